@@ -1,0 +1,292 @@
+"""Run the grid on all cores: `make repro`.
+
+Each worker process has a git worktree of its own, laid like the working tree, uncommitted edits
+included; all share DVC's cache. What they make reaches the project through the cache alone: the
+closing `dvc repro` restores it, and is the only writer of the project's dvc.lock.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.common import Refused
+from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
+
+WORKERS = Path(".workers")
+SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
+
+
+def stale(parameters: Parameters, wanted: list[str]) -> list[tuple[str, list[str]]]:
+    """Targets that are not up to date, each with the targets it waits for."""
+    done = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    if done.returncode:
+        raise Refused(f"dvc status failed: {(done.stderr or done.stdout).strip()[-600:]}")
+    changed = set(json.loads(done.stdout or "{}"))
+    plan: dict[str, list[str]] = {}
+    for run in wanted:
+        experiment, _ = parse_run(run)
+        data = parameters.experiments[experiment].dataset
+        chain = [
+            (f"normalise@{data}", [f"{s}@{data}" for s in ("download", "pickle", "normalise")]),
+            (f"augment@{experiment}", [f"augment@{experiment}"]),
+            (f"evaluate@{run}", [f"train@{run}", f"evaluate@{run}"]),
+        ]
+        waits: list[str] = []
+        for target, stages in chain:
+            if waits or changed.intersection(stages):
+                plan[target] = waits
+                waits = [target]
+    return sorted(plan.items(), key=lambda item: list(plan).index(item[0]))
+
+
+def lay(folder: Path, root: Path) -> None:
+    """Make `folder` a git worktree that equals the working tree of `root`."""
+
+    def git(*words: str, at: Path = root) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=at, check=True, capture_output=True, text=True
+        ).stdout
+
+    head = git("rev-parse", "HEAD").strip()
+    if not (folder / ".git").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        git("worktree", "prune")
+        git("worktree", "add", "--force", "--detach", "--no-checkout", str(folder), head)
+    git("reset", "--quiet", head, at=folder)
+    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
+    for name in set(git(*listed, at=folder).split("\0")) - {"", *ours}:
+        (folder / name).unlink(missing_ok=True)
+    for name in ours:
+        there = folder / name
+        if not there.is_file() or there.read_bytes() != (root / name).read_bytes():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, there)
+    local = root / ".dvc/config.local"
+    config = local.read_text() if local.exists() else ""
+    (folder / ".dvc/config.local").write_text(config)
+    cache = subprocess.run(
+        ["dvc", "cache", "dir"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    subprocess.run(
+        ["dvc", "cache", "dir", "--local", str((root / cache).resolve())],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    for name in SHARED:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        link = folder / name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / name)
+
+
+def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
+    """One target in this worker's worktree; runs in a worker process.
+
+    Returns target, status, seconds, the last lines said; status None where what it waited for
+    failed.
+    """
+    import signal
+
+    from distributed import get_worker
+
+    from stages.common import die_with
+
+    if any(w["status"] != 0 for w in waited):
+        return {"target": target, "status": None, "seconds": 0.0, "said": ""}
+    folder = Path(root) / WORKERS / str(get_worker().name)
+    begun, me = time.monotonic(), os.getpid()
+    environment = os.environ | {
+        "WANDB_DIR": os.environ.get("WANDB_DIR", root),
+        "WANDB_DATA_DIR": os.environ.get("WANDB_DATA_DIR", f"{root}/.wandb-data"),
+        "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR", f"{root}/.wandb-cache"),
+    }
+    log = Path(root) / WORKERS / "logs" / f"{target}.log"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as file:
+        status = subprocess.run(
+            ["dvc", "repro", target],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: (
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]),
+                die_with(me),
+            ),
+        ).returncode
+    return {
+        "target": target,
+        "status": status,
+        "seconds": time.monotonic() - begun,
+        "said": log.read_text(errors="replace"),
+    }
+
+
+def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str]:
+    """Run the plan's targets on `jobs` worker processes; returns those that failed."""
+    import dask
+    from distributed import Client, LocalCluster, as_completed
+
+    dask.config.set(
+        {
+            "distributed.logging.distributed": "error",
+            "distributed.worker.memory.terminate": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.scheduler.work-stealing": True,
+        }
+    )
+    for name in range(jobs):
+        lay(root / WORKERS / str(name), root)
+    failed: list[str] = []
+    with (
+        LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            dashboard_address=None,
+            host="127.0.0.1",
+            memory_limit=0,
+            silence_logs="error",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        futures: dict[str, Any] = {}
+        for place, (target, waits) in enumerate(plan):
+            futures[target] = client.submit(
+                work,
+                target,
+                str(root),
+                *(futures[w] for w in waits),
+                key=target,
+                pure=False,
+                retries=1,
+                priority=-place,
+            )
+        for count, future in enumerate(as_completed(list(futures.values())), 1):
+            result = future.result()
+            say = f"[{count}/{len(plan)}] {result['target']}"
+            if result["status"] == 0:
+                print(f"{say} {result['seconds']:.0f} s", flush=True)
+                continue
+            failed.append(result["target"])
+            if result["status"] is None:
+                print(f"{say} not run: what it needs failed", flush=True)
+            else:
+                print(f"{say} FAILED\n{reason(result['said'])}", flush=True)
+    return failed
+
+
+def reason(said: str) -> str:
+    """The stage's own last words among what DVC printed, or DVC's."""
+    lines = [line.split("\r")[-1] for line in said.splitlines() if line.strip()]
+    stage = [
+        line
+        for line in lines
+        if line.split(":")[0]
+        in ("download", "pickle", "normalise", "augment", "train", "evaluate", "compare")
+    ]
+    return "    " + "\n    ".join((stage or lines or ["no output"])[-1 if stage else -5 :])
+
+
+def table() -> str:
+    """Heads, chance and accuracy of each experiment, as a mean over seeds, and the verdicts."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    with open("metrics/runs.csv") as file:
+        for row in csv.DictReader(file):
+            found[row["experiment"], row["head"]].append(row)
+    lines = [
+        f"{'experiment':22} {'head':11} {'seeds':>5} {'accuracy':>8} {'chance':>7} "
+        f"{'balanced':>8} {'chance':>7}  verdicts"
+    ]
+    for (experiment, head), rows in found.items():
+
+        def mean(key: str, rows: list[dict[str, str]] = rows) -> str:
+            values = [float(r[key]) for r in rows if r[key]]
+            return f"{sum(values) / len(values):.3f}" if values else "-"
+
+        verdicts = [r["verdict"] for r in rows]
+        told = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+        lines.append(
+            f"{experiment:22} {head:11} {len(rows):5} {mean('accuracy'):>8} "
+            f"{mean('chance'):>7} {mean('balanced_accuracy'):>8} "
+            f"{mean('balanced_chance'):>7}  {told}"
+        )
+    for name, c in json.loads(Path("metrics/comparisons.json").read_text()).items():
+        interval = f" [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" if c["ci95"] else ""
+        amount = f" {c['difference']:+.3f}{interval}" if c["difference"] is not None else ""
+        lines.append(
+            f"{name}: {c['candidate']} against {c['baseline']}, {c['head']} "
+            f"{c['metric']}{amount}: {c['verdict']}"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    run: Annotated[str, typer.Option(help="runs or experiments, with commas; all if empty")] = "",
+    jobs: Annotated[int, typer.Option(help="processes; as many as cores if 0", min=0)] = 0,
+) -> None:
+    """Bring the grid, or a part of it, up to date on all cores."""
+    parameters = check(raw())
+    wanted = runs(parameters)
+    if run:
+        asked = run.replace(",", " ").split()
+        for name in asked:
+            if name not in [*wanted, *parameters.experiments]:
+                known = [*parameters.experiments, *wanted]
+                raise Refused(
+                    f"RUN={name}: no run or experiment of that name{nearest(name, known)}"
+                )
+        wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
+    root = Path.cwd()
+    plan = stale(parameters, wanted)
+    failed: list[str] = []
+    if plan:
+        count = sum(t.startswith("evaluate@") for t, _ in plan)
+        jobs = min(jobs or len(os.sched_getaffinity(0)), len(plan))
+        print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
+        failed = spread(plan, jobs, root)
+    good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
+    targets = [] if not run and not failed else good
+    if targets or not failed:
+        closing = subprocess.run(["dvc", "repro", *targets], capture_output=True, text=True)
+        if closing.returncode:
+            raise Refused(f"dvc repro failed: {reason(closing.stdout + closing.stderr).strip()}")
+        ran = [
+            line.split("'")[1]
+            for line in closing.stdout.splitlines()
+            if line.startswith("Running stage '")
+        ]
+        if again := [s for s in ran if s != "compare"]:
+            raise Refused(
+                f"the closing dvc repro ran {', '.join(again[:4])} again: the workers' "
+                "results were not accepted; is a file being edited meanwhile?"
+            )
+        if not plan and not ran:
+            print("nothing to do: data and pipelines are up to date")
+    if failed:
+        raise Refused(
+            f"{len(failed)} of {len(plan)} targets failed: {', '.join(failed[:6])}; "
+            f"their output is in {WORKERS}/logs"
+        )
+    if not run:
+        print(table())
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except Refused as e:
+        print(f"grid: {e}", file=sys.stderr)
+        sys.exit(1)
