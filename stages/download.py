@@ -101,20 +101,25 @@ def fetch(fs: Any, path: str, target: Path) -> None:
     """Copy one file; what an earlier try left in `target`.part is kept and gone on from."""
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with fs.open(path, "rb", block_size=2**20, cache_type="none") as source:
-        # Only a source that still has the size seen then may be gone on from.
-        size = getattr(source, "size", None)
-        note = part.with_name(part.name + ".size")
-        have = part.stat().st_size if part.exists() else 0
-        if have and not (note.exists() and note.read_text() == str(size) and have <= (size or 0)):
-            have = 0
-        note.write_text(str(size))
-        if have:
-            try:
+    facts = fs.info(path)
+    size = facts.get("size")
+    # Only a source that still is what it was then may be gone on from.
+    seen = " ".join(str(facts.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
+    note = part.with_name(part.name + ".source")
+    have = part.stat().st_size if part.exists() else 0
+    if have and size and note.exists() and note.read_text() == seen and have < size:
+        try:
+            with fs.open(path, "rb", cache_type="none") as source, part.open("ab") as file:
                 source.seek(have)
-            except (ValueError, OSError):
-                have = 0
-        with part.open("ab" if have else "wb") as file:
+                shutil.copyfileobj(source, file, 2**20)
+        except ValueError:  # a web server that gives no ranges
+            have = 0
+    else:
+        have = 0
+    if not have:
+        note.write_text(seen)
+        whole = {"block_size": 0} if "http" in fs.protocol else {}  # one request, as it comes
+        with fs.open(path, "rb", **whole) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, 2**20)
     if size is not None and part.stat().st_size != size:
         raise OSError(f"{path}: {part.stat().st_size} bytes came, of {size}")

@@ -136,7 +136,7 @@ def balance(content: dict[str, Any], heads: list[str]) -> Any:
         axis.set_yticks(range(len(classes)), classes.tolist(), fontsize=8)
         axis.invert_yaxis()
         axis.set(title=head, xlabel="share of items")
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -176,7 +176,7 @@ def curves(history: list[dict[str, str]], heads: list[str], run: str) -> Any:
         if name != "loss":
             axis.set_ylim(0, 1.02)
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(run)
     return figure
 

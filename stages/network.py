@@ -99,7 +99,7 @@ def rate(spec: Experiment, epoch: int) -> float:
 
 
 def cost(model: keras.Model) -> dict[str, int]:
-    """Trainable parameters, and multiply-adds for one item through convolutions and dense layers."""
+    """Trainable parameters, and an item's multiply-adds in convolutions and dense layers."""
     multiply_adds = 0
     for layer in model.layers:
         if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):

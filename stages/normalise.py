@@ -121,8 +121,9 @@ def deal(groups: np.ndarray, labels: np.ndarray, wanted: dict[str, float], seed:
 
     `groups` (N,) int64; `labels` (N, heads) int64; `wanted` items by part. Stratified over all
     classes of all heads at once by iterative stratification (Sechidis, Tsoumakas and Vlahavas,
-    2011), with groups in the place of items: the class with the fewest groups left is dealt first,
-    to the part that lacks most of it.
+    2011), with groups in the place of items: the class with the fewest groups left is dealt first.
+    A group goes to the part that, for its share, lacks most of all the group's classes; by the
+    rarest class alone, as in the paper, parts came out at up to 0.38 from the share wanted.
     """
     rng = np.random.default_rng(seed)
     parts = [p for p, n in wanted.items() if n > 0]
@@ -133,18 +134,19 @@ def deal(groups: np.ndarray, labels: np.ndarray, wanted: dict[str, float], seed:
         np.add.at(counts, (groups, column), 1)
     sizes = np.bincount(groups).astype(float)
     shares = np.array([wanted[p] for p in parts]) / len(groups)
-    lacks, room = shares[:, None] * counts.sum(0), shares * len(groups)
+    total = counts.sum(0)
+    lacks = shares[:, None] * total
     order = rng.permutation(len(sizes))
     tie = rng.random((len(sizes), len(parts)))
     given = np.full(len(sizes), -1)
-    left = (counts > 0).sum(0)
+    left, luck = (counts > 0).sum(0), rng.random(counts.shape[1]) / 2
     while (given < 0).any():
-        column = int(np.where(left > 0, left, left.max() + 1).argmin())
+        column = int(np.where(left > 0, left + luck, np.inf).argmin())
         for g in order[(given[order] < 0) & (counts[order, column] > 0)]:
-            best = max(range(len(parts)), key=lambda p: (lacks[p, column], room[p], tie[g, p]))
+            score = (counts[g] * lacks / total).sum(1) / shares
+            best = int(np.lexsort((tie[g], score.round(9)))[-1])
             given[g] = best
             lacks[best] -= counts[g]
-            room[best] -= sizes[g]
             left -= counts[g] > 0
     return np.array(parts)[given[groups]]
 

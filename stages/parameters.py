@@ -253,8 +253,8 @@ class Parameters(Strict):
             for side, experiment in sides:
                 known_name(experiment, self.experiments, f"{at}.{side}", "experiment")
                 e = self.experiments[experiment]
-                heads = e.heads or list(self.datasets[e.dataset].heads)
-                known_name(c.head, heads, f"{at}.head: {experiment}", "head")
+                judged = e.heads or list(self.datasets[e.dataset].heads)
+                known_name(c.head, judged, f"{at}.head: {experiment}", "head")
             if len({self.experiments[e].dataset for _, e in sides}) > 1:
                 raise ValueError(f"{at}: {c.baseline} and {c.candidate} are on two data sets")
             if c.baseline == c.candidate:
@@ -404,6 +404,6 @@ def runs(parameters: Parameters) -> list[str]:
 def parse_run(run: str) -> tuple[str, int]:
     """EXPERIMENT and SEED of a run's name."""
     experiment, dash, seed = run.rpartition("-")
-    if not dash or not seed.isdigit():
+    if not experiment or not dash or not seed.isdigit():
         raise Refused(f"{run}: a run is named EXPERIMENT-SEED, like faces_deep-0")
     return experiment, int(seed)

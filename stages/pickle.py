@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from stages.common import PICKLED, RAW, Refused, enter, save
@@ -38,7 +38,7 @@ def decode(path: Path) -> np.ndarray:
                 return np.asarray(image)
     except Exception as e:
         # Pillow's decoders raise whatever they meet in broken bytes: all of it means the same.
-        reason = "not an image" if isinstance(e, Image.UnidentifiedImageError) else str(e)
+        reason = "not an image" if isinstance(e, UnidentifiedImageError) else str(e)
         raise Refused(f"{path}: {reason}; repair it or take it out of the source") from None
 
 

@@ -81,7 +81,11 @@ class Run:
 
                 settings = wandb.Settings(finish_timeout=FINISH_SECONDS, save_code=False)
                 self._run = wandb.init(
-                    id=self.id, resume="allow", mode=tried, settings=settings, **options
+                    id=self.id,
+                    resume="allow",
+                    mode=tried,  # type: ignore[arg-type]
+                    settings=settings,
+                    **options,
                 )
                 return
             except Exception as e:

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.common import Refused
+from stages.common import Refused, die_with
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
@@ -97,11 +98,7 @@ def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
     Returns target, status, seconds, the last lines said; status None where what it waited for
     failed.
     """
-    import signal
-
     from distributed import get_worker
-
-    from stages.common import die_with
 
     if any(w["status"] != 0 for w in waited):
         return {"target": target, "status": None, "seconds": 0.0, "said": ""}
@@ -122,10 +119,7 @@ def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: (
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM]),
-                die_with(me),
-            ),
+            preexec_fn=partial(die_with, me),
         ).returncode
     return {
         "target": target,

@@ -9,6 +9,7 @@ and the noise on the photo. So photos of one sitting resemble each other most, a
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +99,7 @@ def _frame(origin: Triple, yaw: float, pitch: float = 0, roll: float = 0) -> Fra
 
 
 def _rng(*names: str) -> np.random.Generator:
-    return np.random.default_rng(list("/".join(names).encode()))
+    return np.random.default_rng(int.from_bytes("/".join(names).encode()))
 
 
 class Scene:
@@ -109,6 +110,8 @@ class Scene:
         self.grey = np.asarray(room, np.float32) / 255
         self.depth = np.full(self.grey.shape, -np.inf, np.float32)
         self.scale, self.light, self.ambient = width / 96, light, ambient
+        self.u = (np.arange(width, dtype=np.float32) + 0.5) / self.scale
+        self.v = self.u[: len(self.grey), None]
 
     def blob(self, frame: Frame, centre: Triple, radii: Triple, paint: Paint | float,
              smooth: Triple | None = None) -> None:  # fmt: skip
@@ -121,28 +124,28 @@ class Scene:
         (origin, turn), size = frame, np.array(radii)
         reach = np.sqrt(((turn * size) ** 2).sum(1))
         middle = origin + (turn * centre).sum(1)
-        low = np.maximum((middle - reach) * self.scale, 0).astype(int).tolist()
-        high = np.maximum((middle + reach) * self.scale, 0).astype(int).tolist()
-        box = slice(low[1], high[1]), slice(low[0], high[0])
-        depth, grey = self.depth[box], self.grey[box]
+        edges = np.maximum(np.array((middle - reach, middle + reach)) * self.scale, 0)
+        columns, rows, _ = (slice(*pair) for pair in edges.astype(int).T.tolist())
+        depth, grey = self.depth[rows, columns], self.grey[rows, columns]
         u0, v0, z0 = middle.tolist()
-        v, u = (np.arange(n, dtype=np.float32) + 0.5 for n in depth.shape)
-        u, v = (u + low[0]) / self.scale - u0, ((v + low[1]) / self.scale - v0)[:, None]
+        u, v = self.u[columns] - u0, self.v[rows] - v0
         g = np.einsum("ik,jk->ij", turn / size, turn / size).tolist()
-        axes, light = turn.T.tolist(), np.einsum("ij,i->j", turn, self.light).tolist()
+        light = np.einsum("ij,i->j", turn, self.light).astype(np.float32)
 
         half = g[0][2] * u + g[1][2] * v
         root = half * half - g[2][2] * (
             (g[0][0] * u * u - 1) + g[1][1] * v * v + (2 * g[0][1] * v) * u
         )
         z = (np.sqrt(np.maximum(root, 0)) - half) / g[2][2]
-        spot = [a[0] * u + a[1] * v + a[2] * z for a in axes]
-        x, y, w = (p + c for p, c in zip(spot, centre))
-        shade = paint(x, y, w) if callable(paint) else np.full_like(x, paint)
-        ball = zip((x, y, w), smooth) if smooth else zip(spot, radii)
-        normal = [p / r**2 for p, r in ball]
-        facing = normal[0] * light[0] + normal[1] * light[1] + normal[2] * light[2]
-        facing /= np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
+        d = np.empty((3, *z.shape), np.float32)
+        d[0], d[1], d[2] = u, v, z
+        spot = np.einsum("ji,jhw->ihw", turn.astype(np.float32), d)
+        place = spot + np.array(centre, np.float32)[:, None, None]
+        shade = paint(*place) if callable(paint) else np.full_like(z, paint)
+        normal = place if smooth else spot
+        normal = normal / (np.array(smooth or radii, np.float32) ** 2)[:, None, None]
+        facing = np.einsum("i,ihw->hw", light, normal)
+        facing /= np.sqrt(np.einsum("ihw,ihw->hw", normal, normal))
         lit = shade * (self.ambient + (1 - self.ambient) * np.maximum(facing, 0))
         z += z0
         seen = (root > 0) & (z > depth) & (shade >= 0)
@@ -150,12 +153,14 @@ class Scene:
         np.copyto(grey, lit, where=seen)
 
 
-def _room(build: np.random.Generator, sitting: np.random.Generator) -> Image.Image:
-    """A dim wall with pictures on it, 64 x 60, out of focus; some hang there for one sitting."""
-    wall = int(build.integers(36, 76))
+@lru_cache(maxsize=1)
+def _room(userid: str, pose: str, eyes: str) -> Image.Image:
+    """A dim wall with pictures on it, 64 x 60, out of focus; two hang there for one sitting."""
+    always, today = _rng(userid, "room"), _rng(userid, pose, eyes, "room")
+    wall = int(always.integers(36, 76))
     room = Image.new("L", (64, 60), wall)
     draw = ImageDraw.Draw(room)
-    for rng in (build,) * 10 + (sitting,) * 2:
+    for rng in (always,) * 10 + (today,) * 2:
         x, y, w, h = rng.integers((-4, -4, 4, 4), (62, 50, 12, 11)).tolist()
         draw.rectangle((x, y, x + w, y + h), int(wall * rng.uniform(0.6, 1.7)))
     return room
@@ -189,8 +194,8 @@ def _hair(person: Person, build: np.random.Generator, longer: float = 0) -> Pain
 
     def paint(x: Floats, y: Floats, z: Floats) -> Floats:
         lock = strands[(y * curl).astype(int) % 64, ((x + 0.6 * z) * 1.2).astype(int) % 64]
-        below = y + slant * z + 4 * (lock / person.hair - 1) > edge + longer
-        return np.where(below, np.float32(-1), lock)
+        end = edge + longer - 4 * (lock / person.hair - 1)
+        return np.where((y + slant * z > end) | (y > end + 9), np.float32(-1), lock)
 
     return paint
 
@@ -198,7 +203,7 @@ def _hair(person: Person, build: np.random.Generator, longer: float = 0) -> Pain
 def _skin(person: Person, build: np.random.Generator, expression: str, strength: float) -> Paint:
     """The face, painted on from the front: the back of the head has z < 0."""
     bend, slope, drop, wide = EXPRESSIONS[expression]
-    apart, brow, thick, mouth = build.uniform((7.0, -10.5, 0.8, 12), (8.6, -8.5, 1.7, 14)).tolist()
+    apart, brow, thick, mouth = build.uniform((7.0, -10.5, 0.7, 12), (8.6, -9, 1.4, 14)).tolist()
     bend, slope, brow = bend * strength, slope * strength, brow + drop * strength
     wide = (1 + strength * (wide - 1)) * build.uniform(6.2, 7.8)
 
@@ -206,24 +211,28 @@ def _skin(person: Person, build: np.random.Generator, expression: str, strength:
         tone = person.skin
         shade = np.full_like(x, tone)
         front, side = z > 0, np.abs(x)
+
+        def put(where: NDArray[np.bool_], value: float) -> None:
+            shade[front & where] = value
+
         eye = ((side - apart) / 4.0) ** 2 + ((y + 3) / 2.0) ** 2
-        shade -= front * 0.2 * tone * np.maximum(0, 1 - eye / 4)  # the socket
+        shade -= front * 0.12 * tone * np.maximum(0, 1 - eye / 4)  # the socket
         cheek = ((side - 10) / 6) ** 2 + ((y - 7) / 5) ** 2
         shade -= front * 0.07 * np.maximum(0, 1 - cheek)
         if person.beard == "beard":
-            shade[front & ((y > 8 + 0.04 * (x * x)) | (y > 16))] = person.hair + 0.08
+            put((y > 8 + 0.04 * (x * x)) | (y > 16), person.hair + 0.08)
         if person.beard:
-            shade[front & (np.abs(y - mouth + 3.4) < 1.8 - 0.15 * side)] = person.hair
-        shade[front & (eye < 1.25)] = 0.35 * tone
-        shade[front & (eye < 0.85)] = 0.98
+            put(np.abs(y - mouth + 3.4) < 1.8 - 0.15 * side, person.hair)
+        put(eye < 1.25, 0.5 * tone)
+        put(eye < 0.85, 0.98)
         pupil = (x - np.sign(x) * apart) ** 2 + (y + 3) ** 2
-        shade[front & (pupil < 3.2) & (eye < 0.95)] = 0.12
+        put((pupil < 3.2) & (eye < 0.95), 0.12)
         along = side - apart
-        hairs = (np.abs(y - brow - slope * along) < thick) & (np.abs(along) < 4.6)
-        shade[front & hairs] = 0.7 * person.hair
-        lip = y - mouth + bend * ((x / wide) ** 2 - 0.4)
-        shade[front & (np.abs(lip) < 2.4 * (1 - (x / wide) ** 2)) & (side < wide)] = 0.6 * tone
-        shade[front & (np.abs(lip) < 0.7) & (side < wide)] = 0.25 * tone
+        put((np.abs(y - brow - slope * along) < thick) & (np.abs(along) < 4.6), 0.7 * person.hair)
+        across = (x / wide) ** 2
+        lip = np.abs(y - mouth + bend * (across - 0.4))
+        put(lip < 2.4 * (1 - across), 0.6 * tone)
+        put((lip < 0.7) & (across < 1), 0.25 * tone)
         return shade
 
     return paint
@@ -237,9 +246,9 @@ def _portrait(userid: str, pose: str, expression: str, eyes: str) -> Image.Image
     person, build = PEOPLE[userid], _rng(userid)
     sitting, photo = _rng(userid, pose, eyes), _rng(userid, pose, expression, eyes)
     size = SIZES[photo.integers(3)]
-    room = _room(build, sitting)
+    room, width = _room(userid, pose, eyes), max(96, size[0] * 3 // 2)
     light = (sitting.uniform(-0.4, 0.4), sitting.uniform(-0.7, -0.3), 0.75)
-    scene = Scene(room, max(96, size[0] * 3 // 2), light, sitting.uniform(0.45, 0.6))
+    scene = Scene(room, width, light, ambient=sitting.uniform(0.45, 0.6))
 
     def about(middle: float, by_sitting: float, by_photo: float) -> float:
         return middle + by_sitting * sitting.normal() + by_photo * photo.normal()
@@ -270,7 +279,7 @@ def _portrait(userid: str, pose: str, expression: str, eyes: str) -> Image.Image
 
     drawn = np.clip(scene.grey * 255 * sitting.uniform(0.92, 1.06), 0, 255).astype(np.uint8)
     image = Image.fromarray(drawn).resize(size, Image.Resampling.HAMMING)
-    noisy = np.asarray(image) + photo.normal(0, 3, image.size[::-1])
+    noisy = np.asarray(image) + 3 * photo.standard_normal(image.size[::-1], np.float32)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
@@ -280,10 +289,10 @@ def make(folder: Path) -> None:
     624 grey ('L') photos of 128x120, 64x60 or 32x30 pixels, about a third of them each.
     """
     (folder / "images").mkdir()
-    names = ["files"]
-    for labels in product(PEOPLE, POSES, EXPRESSIONS, EYES):
-        name = "_".join(labels)
+    names = []
+    for userid, pose, eyes, expression in product(PEOPLE, POSES, EYES, EXPRESSIONS):
+        name = f"{userid}_{pose}_{expression}_{eyes}"
         if name not in MISSING:
             names.append(f"{name}.png")
-            _portrait(*labels).save(folder / "images" / names[-1])
-    (folder / "files_list.csv").write_text("\n".join(names) + "\n")
+            _portrait(userid, pose, expression, eyes).save(folder / "images" / names[-1])
+    (folder / "files_list.csv").write_text("\n".join(["files", *sorted(names)]) + "\n")
