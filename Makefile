@@ -5,6 +5,8 @@ export PATH
 STAMP := .venv/.complete
 PYTHON ?= python3.11
 RUN ?=
+SOURCE ?=
+NAME ?= all
 JOBS ?= 0
 
 .DEFAULT_GOAL := help
@@ -25,8 +27,14 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock tools/pag
 repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
 	@python -m tools.grid --run '$(RUN)' --jobs $(JOBS)
 
+setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=all, or NAME=all,class
+	@python -m tools.setting '$(NAME)'
+
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
+
+bench: $(STAMP)  ## preparing the real faces beside the class's way; needs ../shared/data or SOURCE=
+	python -m tools.bench --source '$(SOURCE)'
 
 lint: $(STAMP)  ## ruff and mypy
 	ruff check .
@@ -44,4 +52,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf data metrics/runs metrics/costs .ckpt .workers dvc_plots pictures
 	git worktree prune
 
-.PHONY: help env repro test lint lock clean
+.PHONY: help env repro setting test bench lint lock clean

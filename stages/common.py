@@ -29,14 +29,19 @@ class Refused(Exception):
 
 
 def enter(main: Callable[..., None]) -> None:
-    """Run `main` as a command: in a process group that dies with its parent, errors in one line.
+    """Run `main` as a stage: in a process group that dies with its parent, else as `command`."""
+    _supervise()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    command(main)
+
+
+def command(main: Callable[..., None]) -> None:
+    """Run `main` as a command line, its errors told in one line.
 
     Exit status 0, or 1 with one line on stderr, 130 after Ctrl-C, 143 after SIGTERM.
     """
     import typer
 
-    _supervise()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:

@@ -255,19 +255,28 @@ class _Crossed(NamedTuple):
 
 
 class _Splits(NamedTuple):
-    """Variance of one seed's difference, where each seed has its own split."""
+    """Variance of one seed's difference, where each seed has its own split.
+
+    `variance` is that over seeds, with `seeds` - 1 degrees of freedom; `item` what the test
+    items of a single split give, with `freedom`; `ratio` is n_test / n_train.
+    """
 
     variance: float
+    item: float
+    freedom: float
     ratio: float
     seeds: Floats | int
 
     def half(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
-        return np.asarray(_t(level, self.seeds - 1) * np.sqrt(self.error()[0]))
+        seed = _t(level, self.seeds - 1) ** 2 * self.variance
+        item = _t(level, self.freedom) ** 2 * self.item
+        return np.asarray(np.sqrt(np.maximum(seed, item) * (1 / self.seeds + self.ratio)))
 
     def error(self) -> tuple[Floats, Floats]:
         """Variance of the mean difference, and its degrees of freedom."""
-        return np.asarray(self.variance * (1 / self.seeds + self.ratio)), np.asarray(self.seeds - 1)
+        variance = max(self.variance, self.item) * (1 / self.seeds + self.ratio)
+        return np.asarray(variance), np.asarray(self.seeds - 1)
 
     def at(self, seeds: Floats) -> "_Splits":
         """The same with other numbers of seeds."""
@@ -293,15 +302,16 @@ def _luck(
         covers = f"the luck of training (seeds) and of which {what} are in the test part; one split"
         return _crossed(np.stack(items), cells[0]), covers
     means = np.array([_linear(d, c)[0] for d, c in zip(items, cells, strict=True)])
-    variance = float(means.var(ddof=1))
+    variance, item, freedom = float(means.var(ddof=1)), 0.0, 1.0
     if all(c.groups > 1 for c in cells):
         alone = [_crossed(d[None], c) for d, c in zip(items, cells, strict=True)]
-        variance = max(variance, float(np.mean([one.item + one.least for one in alone])))
-    if variance == 0:
+        item = float(np.mean([one.item + one.least for one in alone]))
+        freedom = float(np.sum([one.freedom for one in alone]))
+    if max(variance, item) == 0:
         return None, "nothing: single groups as test parts, and no difference between them"
     covers = f"the luck of training (seeds), of the split and of which {what} are in the test part"
     ratio = float(np.mean([d.size for d in items])) / n_train
-    return _Splits(variance, ratio, seeds), f"{covers}; more than one split"
+    return _Splits(variance, item, freedom, ratio, seeds), f"{covers}; more than one split"
 
 
 def _crossed(items: Floats, cells: "_Cells") -> _Crossed:

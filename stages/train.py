@@ -131,10 +131,12 @@ class Training:
         self.optimizer.build(self.model.trainable_variables)
         self.history: list[dict[str, float]] = []
         shape = (None, *content["X_train"].shape[1:])
-        self._epoch = tf.function(self._steps, input_signature=[tf.TensorSpec([None], tf.int64)])
+        order = tf.TensorSpec([None], tf.int64)
+        self._epoch = tf.function(self._steps, input_signature=[order], autograph=False)
         self._predict = tf.function(
             lambda x: self.model(x, training=False),
             input_signature=[tf.TensorSpec(shape, tf.float32)],
+            autograph=False,
         )
 
     def _steps(self, order: Any) -> Any:
@@ -152,8 +154,8 @@ class Training:
             h: tf.constant(weights(self.content[f"y_train_{h}"], n, self.spec.class_weights))
             for h, n in self.classes.items()
         }
-        total, right = tf.zeros(()), tf.zeros(len(self.heads))
-        for start in tf.range(0, tf.size(order), batch):
+
+        def step(start: Any, total: Any, right: Any) -> Any:
             rows = order[start : start + batch]
             with tf.GradientTape() as tape:
                 outputs = self.model(tf.gather(X, rows), training=True)
@@ -167,8 +169,14 @@ class Training:
                 loss = tf.add_n(losses)
             variables = self.model.trainable_variables
             self.optimizer.apply(tape.gradient(loss, variables), variables)
-            total += loss * tf.cast(tf.size(rows), tf.float32)
-            right += tf.stack(hits)
+            return start + batch, total + loss * tf.cast(tf.size(rows), "float32"), right + hits
+
+        _, total, right = tf.while_loop(
+            lambda start, *_: start < tf.size(order),
+            step,
+            (0, tf.zeros(()), tf.zeros(len(self.heads))),
+            parallel_iterations=1,
+        )
         n = tf.cast(tf.size(order), tf.float32)
         return total / n, right / n
 

@@ -7,10 +7,10 @@ closing `dvc repro` restores it, and is the only writer of the project's dvc.loc
 
 import csv
 import json
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.common import Refused, die_with
+from stages.common import Refused, command, die_with
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
@@ -152,7 +152,7 @@ def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str
             dashboard_address=None,
             host="127.0.0.1",
             memory_limit=0,
-            silence_logs="error",
+            silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -279,8 +279,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except Refused as e:
-        print(f"grid: {e}", file=sys.stderr)
-        sys.exit(1)
+    command(main)

@@ -188,12 +188,13 @@ def _shirt(person: Person) -> Paint:
 
 def _hair(person: Person, build: np.random.Generator, longer: float = 0) -> Paint:
     """Strands that end on a slant, higher towards the face."""
-    strands = person.hair * build.uniform(0.75, 1.25, (64, 64)).astype(np.float32)
+    strands = person.hair * build.uniform(0.8, 1.2, (64, 64)).astype(np.float32)
     *_, edge, slant = HAIR[person.style]
     curl = 1.2 if person.style == "curly" else 0.25
 
     def paint(x: Floats, y: Floats, z: Floats) -> Floats:
-        lock = strands[(y * curl).astype(int) % 64, ((x + 0.6 * z) * 1.2).astype(int) % 64]
+        around = 30 * x / (np.abs(x) + np.abs(z) + 1)  # as an angle, but cheaper
+        lock = strands[(y * curl).astype(int) % 64, around.astype(int) % 64]
         end = edge + longer - 4 * (lock / person.hair - 1)
         return np.where((y + slant * z > end) | (y > end + 9), np.float32(-1), lock)
 
@@ -247,14 +248,14 @@ def _portrait(userid: str, pose: str, expression: str, eyes: str) -> Image.Image
     sitting, photo = _rng(userid, pose, eyes), _rng(userid, pose, expression, eyes)
     size = SIZES[photo.integers(3)]
     room, width = _room(userid, pose, eyes), max(96, size[0] * 3 // 2)
-    light = (sitting.uniform(-0.4, 0.4), sitting.uniform(-0.7, -0.3), 0.75)
+    light = (sitting.uniform(-0.3, 0.3), sitting.uniform(-0.7, -0.3), 0.75)
     scene = Scene(room, width, light, ambient=sitting.uniform(0.45, 0.6))
 
     def about(middle: float, by_sitting: float, by_photo: float) -> float:
         return middle + by_sitting * sitting.normal() + by_photo * photo.normal()
 
     x, y = about(48, 1, 0.8), about(41, 0.8, 0.8)
-    yaw = about({"left": 58, "right": -58}.get(pose, 0), 5, 2)
+    yaw = about({"left": 58, "right": -58}.get(pose, 0), 4, 2)
     head = _frame((x, y, 0), yaw, about(44 if pose == "up" else 2, 3, 2), about(0, 2, 1))
     body = _frame((x, y + 59, -12), 0.4 * yaw)
 
@@ -274,7 +275,7 @@ def _portrait(userid: str, pose: str, expression: str, eyes: str) -> Image.Image
         else:
             scene.blob(head, (side * (w + 0.5), 1, -1), (2.2, 5.5, 3.6), 0.85 * person.skin)
         if eyes == "sunglasses":
-            scene.blob(head, (side * 7.8, -3.5, 18), (7.4, 5.6, 3), _glass)
+            scene.blob(head, (side * 7.8, -3.6, 18), (7.6, 6.2, 3), _glass)
             scene.blob(head, (side * (w + 0.6), -4, 6), (1, 1, 14), 0.06)
 
     drawn = np.clip(scene.grey * 255 * sitting.uniform(0.92, 1.06), 0, 255).astype(np.uint8)
