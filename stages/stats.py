@@ -269,14 +269,14 @@ class _Splits(NamedTuple):
 
     def half(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
-        seed = _t(level, self.seeds - 1) ** 2 * self.variance
-        item = _t(level, self.freedom) ** 2 * self.item
-        return np.asarray(np.sqrt(np.maximum(seed, item) * (1 / self.seeds + self.ratio)))
+        seed = _t(level, self.seeds - 1) ** 2 * self.variance * (1 / self.seeds + self.ratio)
+        item = _t(level, self.freedom) ** 2 * self.item / self.seeds
+        return np.asarray(np.sqrt(np.maximum(seed, item)))
 
     def error(self) -> tuple[Floats, Floats]:
         """Variance of the mean difference, and its degrees of freedom."""
-        variance = max(self.variance, self.item) * (1 / self.seeds + self.ratio)
-        return np.asarray(variance), np.asarray(self.seeds - 1)
+        seed = self.variance * (1 / self.seeds + self.ratio)
+        return np.maximum(seed, self.item / self.seeds), np.asarray(self.seeds - 1)
 
     def at(self, seeds: Floats) -> "_Splits":
         """The same with other numbers of seeds."""

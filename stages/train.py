@@ -234,7 +234,9 @@ class Training:
     def put_down(self, path: Path) -> None:
         """Write all that the next epoch depends on."""
         values = {f"{i:04d}": np.asarray(v) for i, v in enumerate(self.variables())}
-        save(path, {"history": self.history, "variables": values})
+        # As pairs: a saved dict comes back in the order of its keys, and that of columns is told.
+        history = [list(row.items()) for row in self.history]
+        save(path, {"history": history, "variables": values})
 
     def take_up(self, path: Path) -> bool:
         """Go on from what `put_down` wrote; False where there is nothing whole to go on from."""
@@ -242,7 +244,7 @@ class Training:
             state = load(path)
             for i, v in enumerate(self.variables()):
                 v.assign(state["variables"][f"{i:04d}"])
-            self.history = state["history"]
+            self.history = [dict(row) for row in state["history"]]
         except (Refused, KeyError, ValueError):
             return False
         return True

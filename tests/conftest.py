@@ -1,5 +1,6 @@
 """Shared fixtures: tiny projects, loopback servers, the real data where they are at hand."""
 
+import copy
 import functools
 import http.server
 import os
@@ -141,6 +142,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir()
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
         for name in filter(None, names.stdout.split("\0")):
@@ -178,5 +180,26 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    (tmp_path / "project").mkdir()
     return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("once") / "project")
+    # Long enough to be killed in the middle.
+    project.parameters["experiments"]["dropped"] |= {"epochs": 40, "schedule": "cosine"}
+    project.write()
+    for stage in ("download faces", "pickle faces", "normalise faces", "augment plain",
+                  "augment dropped"):  # fmt: skip
+        project.run(sys.executable, "-m", *f"stages.{stage}".split())
+    return project
+
+
+@pytest.fixture
+def prepared(_prepared: Project, tmp_path: Path) -> Project:
+    """A project whose runs can be trained at once; the one with dropout for many short epochs."""
+    project = copy.copy(_prepared)
+    project.folder = tmp_path / "project"
+    project.parameters = copy.deepcopy(_prepared.parameters)
+    shutil.copytree(_prepared.folder, project.folder)
+    return project

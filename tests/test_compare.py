@@ -39,7 +39,8 @@ def write(run: str, share: float, names: str = "n", verdict: str = "above chance
     dump(METRICS.format(run), {
         "experiment": experiment, "dataset": "faces", "seed": int(seed), "n_train": 360,
         "n_test": N, "parameters": 10 * (2 if experiment == "dropped" else 1), "epochs": 1,
-        "multiply_adds": 5, "warnings": [], "wandb": {"id": run}, "heads": {"pose": head}})  # fmt: skip
+        "multiply_adds": 5, "warnings": [], "wandb": {"id": run},
+        "heads": {"pose": head}})  # fmt: skip
 
 
 @pytest.fixture

@@ -17,18 +17,6 @@ from stages.common import digest
 from stages.train import shuffled, weights
 from tests.conftest import Project
 
-STAGES = ("download faces", "pickle faces", "normalise faces", "augment plain", "augment dropped")
-
-
-@pytest.fixture
-def prepared(project: Project) -> Project:
-    """A project whose runs can be trained; the one with dropout for many short epochs."""
-    project.parameters["experiments"]["dropped"] |= {"epochs": 40, "schedule": "cosine"}
-    project.write()
-    for stage in STAGES:
-        project.run(sys.executable, "-m", *f"stages.{stage}".split())
-    return project
-
 
 def hashes(project: Project, run: str) -> dict[str, str]:
     return {p.name: digest(p) for p in (project.folder / "data/runs" / run).iterdir()}
