@@ -50,7 +50,8 @@ def test_wilson_known_values() -> None:
 def test_wilson_contains_the_share_and_mirrors(n: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, n))
     low, high = stats.wilson(correct, n)
-    assert 0 <= low <= correct / n + 1e-12 and correct / n - 1e-12 <= high <= 1
+    assert 0 <= low <= correct / n + 1e-12
+    assert correct / n - 1e-12 <= high <= 1
     assert stats.wilson(n - correct, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
@@ -71,7 +72,7 @@ def test_suspicious_errs_at_most_one_time_in_a_hundred() -> None:
     assert np.mean(false) <= above(0.01, 2000)
 
 
-@pytest.mark.parametrize("correct, n", [(-1, 5), (6, 5), (0, 0)])
+@pytest.mark.parametrize(("correct", "n"), [(-1, 5), (6, 5), (0, 0)])
 def test_impossible_counts_are_refused(correct: int, n: int) -> None:
     with pytest.raises(ValueError, match=f"{correct} correct of {n}"):
         stats.wilson(correct, n)
@@ -86,7 +87,8 @@ def test_balanced_is_the_mean_recall_of_the_classes_present() -> None:
     true, predicted = np.array([0, 0, 0, 0, 2, 2]), np.array([0, 0, 0, 1, 2, 0])
     value, interval = stats.balanced(true, predicted, 4, names(np.arange(6)))
     assert value == pytest.approx((0.75 + 0.5) / 2)
-    assert interval is not None and interval[0] < value < interval[1]
+    assert interval is not None
+    assert interval[0] < value < interval[1]
 
 
 def test_balanced_of_one_class_is_close_to_wilson_and_never_of_no_width() -> None:
@@ -96,7 +98,8 @@ def test_balanced_of_one_class_is_close_to_wilson_and_never_of_no_width() -> Non
         value, interval = stats.balanced(true, predicted, 2, names(np.arange(200)))
         assert value == pytest.approx(correct / 200)
         assert interval == pytest.approx(stats.wilson(correct, 200), abs=0.015)
-        assert interval is not None and interval[1] - interval[0] > 0.015
+        assert interval is not None
+        assert interval[1] - interval[0] > 0.015
 
 
 def test_one_group_tells_nothing_of_others() -> None:
@@ -113,7 +116,9 @@ def test_items_alike_in_a_group_widen_the_interval() -> None:
     predicted = np.where(rng.random(20)[groups] < 0.6, true, (true + 1) % 4)
     _, single = stats.balanced(true, predicted, 4, names(np.arange(160)))
     _, grouped = stats.balanced(true, predicted, 4, names(groups))
-    assert single and grouped and np.diff(grouped) > 2 * np.diff(single)
+    assert single
+    assert grouped
+    assert np.diff(grouped) > 2 * np.diff(single)
 
 
 @st.composite
@@ -131,7 +136,8 @@ def test_balanced_ranges_and_order(case: tuple[Array, Array, int, Array], seed: 
     value, interval = stats.balanced(*case)
     assert 0 <= value <= 1
     if interval is not None:
-        assert 0 <= interval[0] <= value + 1e-12 and value - 1e-12 <= interval[1] <= 1
+        assert 0 <= interval[0] <= value + 1e-12
+        assert value - 1e-12 <= interval[1] <= 1
         assert interval[1] - interval[0] > 0
     order = np.random.default_rng(seed).permutation(true.size)
     again = stats.balanced(true[order], predicted[order], classes, groups[order])
@@ -142,7 +148,7 @@ def test_balanced_ranges_and_order(case: tuple[Array, Array, int, Array], seed: 
 
 
 @pytest.mark.parametrize("classes", ["balanced", "rare"])
-@pytest.mark.parametrize("n, size", [(156, 1), (160, 4)])
+@pytest.mark.parametrize(("n", "size"), [(156, 1), (160, 4)])
 @pytest.mark.parametrize("level", [0.0, 1.2])
 def test_balanced_interval_covers(classes: str, n: int, size: int, level: float) -> None:
     rng = np.random.default_rng(3)
@@ -173,7 +179,7 @@ def test_chance_verdicts() -> None:
 
 
 @pytest.mark.parametrize(
-    "n, classes, size, alike",
+    ("n", "classes", "size", "alike"),
     [(40, 20, 1, 0), (160, 4, 1, 0), (160, 4, 4, 1), (160, 20, 4, 1), (156, 3, 13, 0.7)],
 )
 def test_a_predictor_blind_to_the_labels_is_at_chance(
@@ -209,7 +215,7 @@ def test_a_weak_predictor_of_many_classes_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "true, predicted, groups",
+    ("true", "predicted", "groups"),
     [([], [], []), ([0, 1], [0], ["a", "b"]), ([0, 1], [0, 2], ["a", "b"]), ([0], [-1], ["a"])],
 )
 def test_malformed_labels_are_refused(true: list[int], predicted: list[int], groups: Any) -> None:
@@ -251,14 +257,16 @@ def test_comparison_forms(case: dict[str, Any], seed: int) -> None:
     found = compare(case)
     assert found.difference == pytest.approx(found.candidate_mean - found.baseline_mean, abs=1e-9)
     assert found.difference == pytest.approx(np.mean(found.per_seed), abs=1e-9)
-    assert -1 <= found.difference <= 1 and found.covers
+    assert -1 <= found.difference <= 1
+    assert found.covers
     if len(case["true"]) == 1:
         assert (found.ci95, found.p_value, found.seeds_needed) == (None, None, None)
     if found.ci95 is None or found.p_value is None:
         assert found.verdict == "no difference shown"
     else:
         low, high = found.ci95
-        assert -1 <= low <= found.difference <= high <= 1 and low < high
+        assert -1 <= low <= found.difference <= high <= 1
+        assert low < high
         assert 0 < found.p_value <= 1
         shown = found.verdict != "no difference shown"
         assert shown == (found.p_value < 0.05) == (low > 0 or high < 0)
@@ -336,7 +344,8 @@ def test_different_splits_are_compared_as_nadeau_and_bengio_do() -> None:
     assert found.p_value == pytest.approx(2 * distributions.t.sf(found.difference / error, 4))
     half = distributions.t.isf(0.025, 4) * error
     assert found.ci95 == pytest.approx((found.difference - half, found.difference + half))
-    assert "split" in found.covers and "one split" not in found.covers
+    assert "split" in found.covers
+    assert "one split" not in found.covers
 
 
 def test_equal_differences_over_splits_are_not_certain() -> None:
@@ -353,12 +362,13 @@ def test_what_is_covered_is_said() -> None:
     grouped = compare(case, groups=[names(np.arange(100) // 4)] * 3)
     assert "groups of items are in the test part; one split" in grouped.covers
     single = compare(case, groups=[names(np.zeros(100, int))] * 3)
-    assert single.ci95 is None and "single group" in single.covers
+    assert single.ci95 is None
+    assert "single group" in single.covers
     assert "one seed" in compare(one_split(1)).covers
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "message"),
     [
         ({"baseline": []}, "for each seed"),
         ({"true": [], "baseline": [], "candidate": [], "groups": []}, "for each seed"),
@@ -483,7 +493,7 @@ def test_the_simulated_core_is_what_compare_does(metric: stats.Metric) -> None:
         assert seen.ci95 == pytest.approx((found[run] - half[run], found[run] + half[run]))
 
 
-@pytest.mark.parametrize("seeds, errors", [(3, 7), (10, 3.7)])
+@pytest.mark.parametrize(("seeds", "errors"), [(3, 7), (10, 3.7)])
 @pytest.mark.parametrize("name", REGIMES)
 def test_error_rates(
     name: str, seeds: int, errors: float, record_property: Callable[[str, Any], None]
@@ -581,7 +591,8 @@ def test_seeds_needed_do_what_they_promise() -> None:
     parts = (float(np.mean(part)) for part in luck[:4])
     mean = crossed(20, *parts, freedom=float(np.mean(luck.freedom)))
     needed = stats._seeds_needed(mean, regime.difference(effect, metric))
-    assert needed is not None and 5 <= needed <= 20
+    assert needed is not None
+    assert 5 <= needed <= 20
     for seeds, least, most in ((needed, 0.76, 0.88), (needed - 2, 0, 0.79)):
         found, half = simulate(regime, metric, seeds, effect, 1500, seed=13)
         assert least <= np.mean(found > half) <= most
