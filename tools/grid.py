@@ -26,12 +26,18 @@ WORKERS = Path(".workers")
 SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
 
 
-def stale(parameters: Parameters, wanted: list[str]) -> list[tuple[str, list[str]]]:
-    """Targets that are not up to date, each with the targets it waits for."""
+def status() -> set[str]:
+    """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
     done = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
     if done.returncode:
         raise Refused(f"dvc status failed: {(done.stderr or done.stdout).strip()[-600:]}")
-    changed = set(json.loads(done.stdout or "{}"))
+    return set(json.loads(done.stdout or "{}"))
+
+
+def stale(
+    parameters: Parameters, wanted: list[str], changed: set[str]
+) -> list[tuple[str, list[str]]]:
+    """Targets that are not up to date, each with the targets it waits for."""
     plan: dict[str, list[str]] = {}
     for run in wanted:
         experiment, _ = parse_run(run)
@@ -243,39 +249,44 @@ def main(
                     f"RUN={name}: no run or experiment of that name{nearest(name, known)}"
                 )
         wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
-    root = Path.cwd()
-    plan = stale(parameters, wanted)
+    changed = status()
+    if not changed:
+        print("nothing to do: data and pipelines are up to date")
+    else:
+        make(parameters, wanted, changed, jobs, whole=not run)
+    if not run:
+        print(table())
+
+
+def make(
+    parameters: Parameters, wanted: list[str], changed: set[str], jobs: int, whole: bool
+) -> None:
+    """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
+    plan = stale(parameters, wanted, changed)
     failed: list[str] = []
     if plan:
         count = sum(t.startswith("evaluate@") for t, _ in plan)
         jobs = min(jobs or len(os.sched_getaffinity(0)), len(plan))
         print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
-        failed = spread(plan, jobs, root)
+        failed = spread(plan, jobs, Path.cwd())
     good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
-    targets = [] if not run and not failed else good
-    if targets or not failed:
+    if good:
+        targets = [] if whole and not failed else good
         closing = subprocess.run(["dvc", "repro", *targets], capture_output=True, text=True)
         if closing.returncode:
             raise Refused(f"dvc repro failed: {reason(closing.stdout + closing.stderr).strip()}")
-        ran = [
-            line.split("'")[1]
-            for line in closing.stdout.splitlines()
-            if line.startswith("Running stage '")
-        ]
+        lines = closing.stdout.splitlines()
+        ran = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
         if again := [s for s in ran if s != "compare"]:
             raise Refused(
                 f"the closing dvc repro ran {', '.join(again[:4])} again: the workers' "
                 "results were not accepted; is a file being edited meanwhile?"
             )
-        if not plan and not ran:
-            print("nothing to do: data and pipelines are up to date")
     if failed:
         raise Refused(
             f"{len(failed)} of {len(plan)} targets failed: {', '.join(failed[:6])}; "
             f"their output is in {WORKERS}/logs"
         )
-    if not run:
-        print(table())
 
 
 if __name__ == "__main__":
