@@ -7,6 +7,7 @@ Malformed input raises ValueError.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,7 +25,7 @@ Verdict = Literal["better", "worse", "no difference shown"]
 LEVEL = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
-PERMUTATIONS = 1999
+PERMUTATIONS = 999
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class _Crossed(NamedTuple):
     both: Floats
     least: Floats
     freedom: Floats
-    seeds: Floats | int
+    seeds: int
 
     def half(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
@@ -244,8 +245,8 @@ class _Crossed(NamedTuple):
         parts = self.seed**2 / (self.seeds - 1) + rest**2 / self.freedom
         return variance, variance**2 / np.maximum(parts, 1e-300)
 
-    def at(self, seeds: Floats) -> "_Crossed":
-        """The same with other numbers of seeds."""
+    def at(self, seeds: int) -> "_Crossed":
+        """The same with another number of seeds."""
         both = self.both * self.seeds / seeds
         item = np.maximum(self.item - self.both, 0) + both
         now = np.maximum(self.item, self.both)
@@ -265,7 +266,7 @@ class _Splits(NamedTuple):
     item: float
     freedom: float
     ratio: float
-    seeds: Floats | int
+    seeds: int
 
     def half(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
@@ -278,8 +279,8 @@ class _Splits(NamedTuple):
         seed = self.variance * (1 / self.seeds + self.ratio)
         return np.maximum(seed, self.item / self.seeds), np.asarray(self.seeds - 1)
 
-    def at(self, seeds: Floats) -> "_Splits":
-        """The same with other numbers of seeds."""
+    def at(self, seeds: int) -> "_Splits":
+        """The same with another number of seeds."""
         return self._replace(seeds=seeds)
 
 
@@ -311,7 +312,7 @@ def _luck(
         return None, "nothing: single groups as test parts, and no difference between them"
     covers = f"the luck of training (seeds), of the split and of which {what} are in the test part"
     ratio = float(np.mean([d.size for d in items])) / n_train
-    return _Splits(variance, item, freedom, ratio, seeds), f"{covers}; more than one split"
+    return _Splits(variance, item, freedom, ratio, seeds), f"{covers}; several splits"
 
 
 def _crossed(items: Floats, cells: "_Cells") -> _Crossed:
@@ -357,15 +358,18 @@ def _p_value(luck: _Crossed | _Splits, distance: float) -> float:
 
 def _seeds_needed(luck: _Crossed | _Splits, distance: float) -> int | None:
     """The least number of seeds with 80 % power (noncentral t), as `compare` says."""
+
+    def enough(seeds: int) -> bool:
+        planned = luck.at(seeds)
+        variance, freedom = planned.error()
+        far, shown = distance / np.sqrt(variance), planned.half(LEVEL) / np.sqrt(variance)
+        return bool(stats.nct.sf(shown, freedom, np.minimum(far, 40)) >= POWER)
+
     if distance == 0:
         return None
-    seeds = np.arange(2.0, MOST_SEEDS + 1)
-    planned = luck.at(seeds)
-    variance, freedom = planned.error()
-    error = np.sqrt(variance)
-    power = stats.nct.sf(planned.half(LEVEL) / error, freedom, np.minimum(distance / error, 40))
-    enough = np.flatnonzero(power >= POWER)
-    return int(seeds[enough[0]]) if enough.size else None
+    numbers = range(2, MOST_SEEDS + 1)
+    found = bisect_left(numbers, True, key=enough)
+    return numbers[found] if found < len(numbers) else None
 
 
 class _Cells(NamedTuple):
@@ -459,6 +463,8 @@ def _total(values: NDArray[Any], labels: Ints) -> Floats:
     """Sums of `values` (..., n) by `labels` (n,), each of 0, 1, ... being there: (..., labels)."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    if starts.size == order.size:  # nothing to add up
+        return np.asarray(values[..., order], dtype=np.float64)
     return np.asarray(np.add.reduceat(values[..., order], starts, axis=-1), dtype=np.float64)
 
 

@@ -138,7 +138,8 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
 
 def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     project.ran("normalise")
-    before = {p: p.read_bytes() for p in project.folder.glob("data/faces/*.pkl")}
+    stored = project.folder / "data/faces/normalised.pkl"
+    before = stored.read_bytes()
     victim = sorted((project.folder.parent / "source/images").iterdir())[0]
     victim.rename(victim.with_name("three_part_name.png"))
     index = project.folder.parent / "source/files_list.csv"
@@ -147,8 +148,8 @@ def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     assert done.returncode != 0
     assert "normalise: faces: three_part_name.png: has 3 parts" in done.stderr
     assert "Traceback" not in done.stderr
-    project.run("dvc", "checkout", "normalise@faces", "pickle@faces")
-    assert {p: p.read_bytes() for p in project.folder.glob("data/faces/*.pkl")} == before
+    project.run("dvc", "checkout", "normalise@faces")
+    assert stored.read_bytes() == before
 
 
 def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
@@ -160,6 +161,6 @@ def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
     table = project.run("dvc", "metrics", "show", "--md").stdout
     assert "metrics/runs/plain-0.json" in table.replace("\\", "/")
     assert "train" in project.run("dvc", "dag", "--collapse-foreach-matrix").stdout
-    done = project.run("dvc", "exp", "run", "-S", "experiments.plain.epochs=3")
+    done = project.run("dvc", "exp", "run", "-S", "+experiments.plain.epochs=3")
     assert "train@plain-0" in done.stdout
     assert Path(project.folder / "metrics/runs/plain-0.json").read_text().count('"epochs": 3')

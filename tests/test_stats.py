@@ -147,17 +147,18 @@ def test_balanced_ranges_and_order(case: tuple[Array, Array, int, Array], seed: 
         assert again[1] == pytest.approx(interval)
 
 
-@pytest.mark.parametrize("classes", ["balanced", "rare"])
-@pytest.mark.parametrize(("n", "size"), [(156, 1), (160, 4)])
-@pytest.mark.parametrize("level", [0.0, 1.2])
+@pytest.mark.parametrize(
+    ("classes", "n", "size", "level"),
+    [("even", 156, 1, 1.2), ("even", 160, 4, 0), ("rare", 156, 1, 0), ("rare", 160, 4, 1.2)],
+)
 def test_balanced_interval_covers(classes: str, n: int, size: int, level: float) -> None:
     rng = np.random.default_rng(3)
-    true = np.arange(n) % 4 if classes == "balanced" else np.repeat([0, 1, 2], [n - 40, 28, 12])
+    true = np.arange(n) % 4 if classes == "even" else np.repeat([0, 1, 2], [n - 40, 28, 12])
     rng.shuffle(true)
     groups = np.arange(n) // size
     means = level + np.linspace(-0.2, 0.2, true.max() + 1)
     expected = distributions.norm.cdf(means / sqrt(1.5)).mean()
-    runs, missed = 500, 0
+    runs, missed = 300, 0
     for _ in range(runs):
         score = means[true] + rng.normal(0, sqrt(0.5), n)[groups] + rng.normal(size=n)
         interval = stats.balanced(true, np.where(score > 0, true, (true + 1) % 4), 4, names(groups))
@@ -180,7 +181,7 @@ def test_chance_verdicts() -> None:
 
 @pytest.mark.parametrize(
     ("n", "classes", "size", "alike"),
-    [(40, 20, 1, 0), (160, 4, 1, 0), (160, 4, 4, 1), (160, 20, 4, 1), (156, 3, 13, 0.7)],
+    [(40, 20, 1, 0), (160, 4, 1, 0), (160, 4, 4, 1), (80, 20, 4, 1), (156, 3, 13, 0.7)],
 )
 def test_a_predictor_blind_to_the_labels_is_at_chance(
     n: int, classes: int, size: int, alike: float
@@ -194,7 +195,7 @@ def test_a_predictor_blind_to_the_labels_is_at_chance(
         common = rng.choice(classes, groups.max() + 1, p=shares)[groups]
         return np.where(rng.random(n) < alike, common, rng.choice(classes, n, p=shares))
 
-    runs = 400
+    runs = 200
     verdicts = [stats.against_chance(draw(), draw(), classes, names(groups)) for _ in range(runs)]
     assert np.mean([verdict != "at chance" for verdict in verdicts]) <= above(0.05, runs)
 
@@ -344,8 +345,7 @@ def test_different_splits_are_compared_as_nadeau_and_bengio_do() -> None:
     assert found.p_value == pytest.approx(2 * distributions.t.sf(found.difference / error, 4))
     half = distributions.t.isf(0.025, 4) * error
     assert found.ci95 == pytest.approx((found.difference - half, found.difference + half))
-    assert "split" in found.covers
-    assert "one split" not in found.covers
+    assert found.covers.endswith("several splits")
 
 
 def test_equal_differences_over_splits_are_not_certain() -> None:
@@ -394,10 +394,10 @@ class Regime:
     group_arm: float = 0
     item_arm: float = 0
     noise: float = 1
-    n: int = 400
+    n: int = 300
     size: int = 1
     shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
-    means: tuple[float, ...] = (0.7, 0.7, 0.7, 0.7)
+    means: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2)
 
     @property
     def true(self) -> Array:
@@ -418,33 +418,33 @@ class Regime:
         gain = gain - distributions.norm.cdf(means / scale)
         return float(gain.mean() if metric == "balanced_accuracy" else gain[self.true].mean())
 
-    def draw(self, rng: np.random.Generator, runs: int, seeds: int, effect: float) -> list[Array]:
-        """Right answers (runs, seeds, n) of baseline and candidate."""
+    def draw(self, rng: np.random.Generator, runs: int, seeds: int) -> list[Array]:
+        """Scores (runs, seeds, n) of baseline and candidate, before any effect of the arm."""
 
         def luck(scale: float, *shape: int) -> Array:
             return np.float32(scale) * rng.standard_normal((runs, *shape), np.float32)
 
         count, groups = int(self.groups.max()) + 1, self.groups
         base = np.array(self.means, np.float32)[self.true] + luck(self.group, 1, count)[..., groups]
-        arms = []
-        for arm in (0, 1):
-            score = base + np.float32(arm * effect) + luck(self.seed, seeds, 1)
-            if self.group_arm:
-                score = score + luck(self.group_arm, 1, count)[..., groups]
-            if self.item_arm:
-                score = score + luck(self.item_arm, 1, self.n)
-            arms.append(score + luck(self.noise, seeds, self.n) > 0)
-        return arms
+        return [
+            base
+            + luck(self.seed, seeds, 1)
+            + luck(self.group_arm, 1, count)[..., groups]
+            + luck(self.item_arm, 1, self.n)
+            + luck(self.noise, seeds, self.n)
+            for _ in range(2)
+        ]
 
 
 def rare(**luck: Any) -> Regime:
-    return Regime(n=600, shares=(0.1, 0.7, 0.2), means=(-0.3, 1.3, 0.3), **luck)
+    return Regime(n=400, shares=(0.1, 0.7, 0.2), means=(-0.3, 1.3, 0.3), **luck)
 
 
+RUNS = 1000
 REGIMES = {
-    "seeds": (Regime(seed=0.1, group=0.5, n=600), "accuracy"),
+    "seeds": (Regime(seed=0.15, group=0.5, n=300), "accuracy"),
     "seeds, rare class": (rare(seed=0.15, group=0.5), "balanced_accuracy"),
-    "noise": (Regime(group=0.5, n=400), "accuracy"),
+    "noise": (Regime(group=0.5, n=300), "accuracy"),
     "mixed": (Regime(seed=0.1, group=0.7, group_arm=0.15, item_arm=0.2), "accuracy"),
     "mixed, groups": (
         Regime(seed=0.12, group=0.7, group_arm=0.15, item_arm=0.2, size=4),
@@ -462,30 +462,38 @@ REGIMES = {
 }
 
 
-def simulate(
-    regime: Regime, metric: str, seeds: int, effect: float, runs: int, seed: int
-) -> tuple[Array, Array]:
-    """Differences and halves of the intervals, each (runs,), by the core that `compare` calls."""
-    rng = np.random.default_rng(seed)
+def differences(regime: Regime, metric: str, scores: list[Array], effect: float) -> Array:
+    """Mean difference of each run, (runs,)."""
+    baseline, candidate = scores
+    gain = (candidate > -effect).mean(1) - (baseline > 0).mean(1)
+    if metric == "accuracy":
+        return np.asarray(gain.mean(-1))
+    classes = np.unique(regime.true)
+    recalls = [gain[:, regime.true == c].mean(-1) for c in classes]
+    return np.asarray(np.mean(recalls, axis=0))
+
+
+def judge(regime: Regime, metric: str, scores: list[Array], effect: float) -> tuple[Array, Array]:
+    """Differences and halves of the intervals, (runs,), by the core that `compare` calls."""
     true = regime.true if metric == "balanced_accuracy" else np.zeros_like(regime.true)
     cells = stats._cells(true, names(regime.groups))
-    found, half = [], []
-    for _ in range(0, runs, 250):
-        baseline, candidate = regime.draw(rng, 250, seeds, effect)
-        items = candidate.astype(float) - baseline
-        found.append(stats._linear(items, cells)[0].mean(-1))
+    half = []
+    for start in range(0, len(scores[0]), 250):
+        baseline, candidate = (score[start : start + 250] for score in scores)
+        items = (candidate > -effect).astype(float) - (baseline > 0)
         half.append(stats._crossed(items, cells).half(stats.LEVEL))
-    return np.concatenate(found), np.concatenate(half)
+    return differences(regime, metric, scores, effect), np.concatenate(half)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
 def test_the_simulated_core_is_what_compare_does(metric: stats.Metric) -> None:
     regime = REGIMES["mixed, rare class"][0]
-    found, half = simulate(regime, metric, 3, 0.2, 250, seed=8)
-    drawn = regime.draw(np.random.default_rng(8), 250, 3, 0.2)
+    scores = regime.draw(np.random.default_rng(8), 5, 3)
+    found, half = judge(regime, metric, scores, 0.2)
     for run in range(5):
         baseline, candidate = (
-            list(np.where(right[run], regime.true, (regime.true + 1) % 3)) for right in drawn
+            list(np.where(score[run] > threshold, regime.true, (regime.true + 1) % 3))
+            for score, threshold in zip(scores, (0, -0.2), strict=True)
         )
         groups = [names(regime.groups)] * 3
         seen = stats.compare(baseline, candidate, [regime.true] * 3, groups, metric, 1000)
@@ -500,38 +508,31 @@ def test_error_rates(
 ) -> None:
     """No difference: wrong 5 % at most. One of `errors` standard errors: covered and found."""
     regime, metric = REGIMES[name]
-    runs = 2500
-    found, half = simulate(regime, metric, seeds, 0, runs, seed=9)
+    scores = regime.draw(np.random.default_rng(9), RUNS, seeds)
+    found, half = judge(regime, metric, scores, 0)
     false = np.mean(np.abs(found) > half)
-
-    effect, spread = 0.0, found.std()
-    for attempt in range(2):  # the standard error depends on the effect, and so the effect on it
-
-        def short(effect: float, wanted: float = errors * float(spread)) -> float:
-            return regime.difference(effect, metric) - wanted
-
-        effect = float(optimize.brentq(short, 0, 20))
-        found, half = simulate(regime, metric, seeds, effect, [1000, runs][attempt], seed=10)
-        spread = found.std()
+    effect = 0.0
+    for _ in range(3):  # the standard error depends on the effect, and so the effect on it
+        wanted = errors * float(found.std())
+        effect = optimize.brentq(lambda e, w: regime.difference(e, metric) - w, 0, 20, (wanted,))
+        found = differences(regime, metric, scores, effect)
+    found, half = judge(regime, metric, scores, effect)
     true = regime.difference(effect, metric)
     missed, power = np.mean(np.abs(found - true) > half), np.mean(found > half)
     for key, value in (("false", false), ("missed", missed), ("power", power)):
         record_property(key, round(float(value), 4))
-    record_property("standard errors", round(float(true / spread), 2))
-    assert false <= above(0.05, runs)
-    assert missed <= above(0.05, runs)
-    assert power >= 1 - above(0.1, runs)
+    record_property("standard errors", round(float(true / found.std()), 2))
+    assert false <= above(0.05, RUNS)
+    assert missed <= above(0.05, RUNS)
+    assert power >= 1 - above(0.1, RUNS)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("kind", ["noise", "seeds", "items"])
-def test_error_rates_over_splits(
-    seeds: int, kind: str, record_property: Callable[[str, Any], None]
-) -> None:
-    """A quarter of 240 items is drawn anew for each seed, by groups of 2; no true difference."""
+def test_error_rates_over_splits(kind: str, record_property: Callable[[str, Any], None]) -> None:
+    """Each of 3 seeds draws a quarter of 240 items, by groups of 2; no true difference."""
     rng = np.random.default_rng(11)
     luck, item = {"noise": (0, 0), "seeds": (0.4, 0), "items": (0.05, 0.6)}[kind]
-    runs, wrong = 200, 0
+    runs, wrong, seeds = 120, 0, 3
     groups = np.arange(240) // 2
     for _ in range(runs):
         label = rng.integers(3, size=240)
@@ -586,13 +587,15 @@ def test_seeds_needed_do_what_they_promise() -> None:
     regime, metric = Regime(seed=0.15, group=0.5, n=300), "accuracy"
     cells = stats._cells(np.zeros(300, int), names(regime.groups))
     effect = 0.25
-    baseline, candidate = regime.draw(np.random.default_rng(12), 400, 20, effect)
-    luck = stats._crossed(candidate.astype(float) - baseline, cells)
+    baseline, candidate = regime.draw(np.random.default_rng(12), 400, 20)
+    items = (candidate > -effect).astype(float) - (baseline > 0)
+    luck = stats._crossed(items, cells)
     parts = (float(np.mean(part)) for part in luck[:4])
     mean = crossed(20, *parts, freedom=float(np.mean(luck.freedom)))
     needed = stats._seeds_needed(mean, regime.difference(effect, metric))
     assert needed is not None
     assert 5 <= needed <= 20
     for seeds, least, most in ((needed, 0.76, 0.88), (needed - 2, 0, 0.79)):
-        found, half = simulate(regime, metric, seeds, effect, 1500, seed=13)
+        scores = regime.draw(np.random.default_rng(13), RUNS, seeds)
+        found, half = judge(regime, metric, scores, effect)
         assert least <= np.mean(found > half) <= most

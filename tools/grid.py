@@ -155,7 +155,7 @@ def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str
         LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
             memory_limit=0,
             silence_logs=logging.ERROR,
