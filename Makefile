@@ -6,7 +6,7 @@ STAMP := .venv/.complete
 PYTHON ?= python3.11
 RUN ?=
 SOURCE ?=
-NAME ?= all
+NAME ?= class
 JOBS ?= 0
 
 .DEFAULT_GOAL := help
@@ -27,7 +27,7 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock tools/pag
 repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
 	@python -m tools.grid --run '$(RUN)' --jobs $(JOBS)
 
-setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=all, or NAME=all,class
+setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m tools.setting '$(NAME)'
 
 test: $(STAMP)  ## all tests

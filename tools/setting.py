@@ -1,4 +1,4 @@
-"""Lay a named setting over params.yaml: `make setting NAME=all,class`."""
+"""Lay a named setting over params.yaml: `make setting NAME=class`."""
 
 from pathlib import Path
 
