@@ -30,6 +30,14 @@ repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a par
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m tools.setting '$(NAME)'
 
+pictures: $(STAMP)  ## draw the network of RUN=faces_deep-0 into pictures/RUN
+	@python -m tools.pictures '$(RUN)'
+
+netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
+	@test -f 'data/runs/$(RUN)/model.keras' || \
+	    { echo 'netron: data/runs/$(RUN)/model.keras: not found; say RUN=faces_deep-0' >&2; exit 1; }
+	netron --host 127.0.0.1 --browse 'data/runs/$(RUN)/model.keras'
+
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
@@ -52,4 +60,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf data metrics/runs metrics/costs .ckpt .workers dvc_plots pictures
 	git worktree prune
 
-.PHONY: help env repro setting test bench lint lock clean
+.PHONY: help env repro setting pictures netron test bench lint lock clean

@@ -137,6 +137,51 @@ def small_parameters(source: str) -> dict[str, Any]:
     }
 
 
+def new_data(folder: Path) -> dict[str, Any]:
+    """Two data sets nobody thought of: images named label_group_n.png, a CSV of two label columns.
+
+    Returns what params.yaml needs for them: datasets and experiments.
+    """
+    rng = np.random.default_rng(0)
+    (folder / "tiles").mkdir(parents=True)
+    for i in range(72):
+        label, group = ("plain", "striped", "dotted")[i % 3], i // 3 % 8
+        pixels = rng.integers(0, 60, (12, 12, 3))
+        pixels[:: {"striped": 2, "dotted": 3}.get(label, 99)] += 150
+        Image.fromarray(pixels.astype("uint8")).save(folder / f"tiles/{label}_g{group}_{i}.png")
+    rows = rng.normal(size=(80, 2)).round(3)
+    kinds = [f"{'big' if a > 0 else 'small'},{'dark' if b > 0 else 'light'}" for a, b in rows]
+    lines = [f"{a},{b},{kind}" for (a, b), kind in zip(rows, kinds, strict=True)]
+    (folder / "leaves.csv").write_text("\n".join(["a,b,kind,shade", *lines]) + "\n")
+    split = {"seed": 0, "test": 0.25, "validation": 0.2}
+    return {
+        "datasets": {
+            "tiles": {
+                "source": (folder / "tiles").as_uri(),
+                "size": [12, 12],
+                "read": {"parts": ["label", "group", "n"], "mode": "RGB"},
+                "heads": {"label": {"part": "label"}},
+                "group": {"group": ["group"]},
+                "split": split | {"by": "group"},
+                "augment": {"copies": 2, "rotate": 10},
+            },
+            "leaves": {
+                "source": (folder / "leaves.csv").as_uri(),
+                "size": None,
+                "read": {},
+                "heads": {"kind": {"column": "kind"}, "shade": {"column": "shade"}},
+                "group": {},
+                "split": split | {"by": "random"},
+                "augment": {},
+            },
+        },
+        "experiments": {
+            "tiles": {"dataset": "tiles", "epochs": 40},
+            "leaves": {"dataset": "leaves", "epochs": 30},
+        },
+    }
+
+
 class Project:
     """A git and DVC repository of its own with the working tree's code and small parameters."""
 

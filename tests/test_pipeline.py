@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from stages.parameters import check, raw, runs
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, new_data
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 ALL = ["download@faces", "pickle@faces", "normalise@faces", "augment@plain", "augment@dropped",
@@ -134,6 +134,25 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     project.parameters["seeds"] = []
     project.write()
     assert project.run(*words, check=False).stderr.startswith("grid: params.yaml: seeds: ")
+
+
+def test_new_data_need_no_code(project: Project) -> None:
+    """A folder of images and a CSV become data sets by params.yaml alone."""
+    new = new_data(project.folder.parent / "new")
+    project.parameters["datasets"] |= new["datasets"]
+    project.parameters["experiments"] |= new["experiments"]
+    project.write()
+    project.ran()
+    for run, heads in {"tiles-0": {"label"}, "leaves-0": {"kind", "shade"}}.items():
+        metrics = json.loads((project.folder / f"metrics/runs/{run}.json").read_text())
+        assert set(metrics["heads"]) == heads
+        assert metrics["warnings"] == []
+        for head in metrics["heads"].values():
+            assert head["verdict"] == "above chance"
+            assert head["balanced_accuracy"] > 0.8
+        assert (project.folder / f"data/evaluations/{run}/confusion.png").exists()
+    rows = (project.folder / "metrics/runs.csv").read_text()
+    assert "leaves-0,leaves,leaves,0,shade" in rows
 
 
 def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:

@@ -1,8 +1,8 @@
 """Run the grid on all cores: `make repro`.
 
 Each worker process has a git worktree of its own, laid like the working tree, uncommitted edits
-included; all share DVC's cache. What they make reaches the project through the cache alone: the
-closing `dvc repro` restores it, and is the only writer of the project's dvc.lock.
+included; all share DVC's cache, which carries what they make. Their entries of dvc.lock are brought
+together at the end, and the closing `dvc repro` must find every grid stage up to date.
 """
 
 import csv
@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from dvc.repo import Repo
+from dvc.utils.serialize import dump_yaml, load_yaml
 
 from stages.common import Refused, command, die_with
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
+LOCK = Path("dvc.lock")
 SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
 
 
@@ -34,25 +37,41 @@ def status() -> set[str]:
     return set(json.loads(done.stdout or "{}"))
 
 
+def entries(lock: Path) -> dict[str, Any]:
+    """What a dvc.lock holds, stage by stage."""
+    return load_yaml(lock).get("stages", {}) if lock.exists() else {}
+
+
+def write(lock: Path, stages: dict[str, Any]) -> None:
+    """Write a dvc.lock as DVC does, at once: DVC rewrites all of it for each stage it runs."""
+    dump_yaml(lock, {"schema": "2.0", "stages": stages})
+
+
+def chain(parameters: Parameters, run: str) -> dict[str, list[str]]:
+    """The targets that make a run, in order, each with the stages it is made of."""
+    experiment, _ = parse_run(run)
+    data = parameters.experiments[experiment].dataset
+    return {
+        f"normalise@{data}": [f"{s}@{data}" for s in ("download", "pickle", "normalise")],
+        f"augment@{experiment}": [f"augment@{experiment}"],
+        f"evaluate@{run}": [f"train@{run}", f"evaluate@{run}"],
+    }
+
+
 def stale(
     parameters: Parameters, wanted: list[str], changed: set[str]
-) -> list[tuple[str, list[str]]]:
-    """Targets that are not up to date, each with the targets it waits for."""
-    plan: dict[str, list[str]] = {}
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Targets that are not up to date, each with the targets it waits for and all its stages."""
+    plan: dict[str, tuple[list[str], list[str]]] = {}
     for run in wanted:
-        experiment, _ = parse_run(run)
-        data = parameters.experiments[experiment].dataset
-        chain = [
-            (f"normalise@{data}", [f"{s}@{data}" for s in ("download", "pickle", "normalise")]),
-            (f"augment@{experiment}", [f"augment@{experiment}"]),
-            (f"evaluate@{run}", [f"train@{run}", f"evaluate@{run}"]),
-        ]
         waits: list[str] = []
-        for target, stages in chain:
+        before: list[str] = []
+        for target, stages in chain(parameters, run).items():
+            before = [*before, *stages]
             if waits or changed.intersection(stages):
-                plan[target] = waits
+                plan[target] = (waits, before)
                 waits = [target]
-    return sorted(plan.items(), key=lambda item: list(plan).index(item[0]))
+    return plan
 
 
 def lay(folder: Path, root: Path) -> None:
@@ -98,16 +117,17 @@ def lay(folder: Path, root: Path) -> None:
             link.symlink_to(root / name)
 
 
-def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
+def work(target: str, root: str, known: dict[str, Any], *waited: Any) -> dict[str, Any]:
     """One target in this worker's worktree; runs in a worker process.
 
-    Returns target, status, seconds, the last lines said; status None where what it waited for
-    failed.
+    `known` are the entries of dvc.lock for the stages before it, completed by what it `waited` for.
+    Returns target, status, seconds, what was said and the entries it leaves; status None where
+    what it waited for failed.
     """
     from distributed import get_worker
 
     if any(w["status"] != 0 for w in waited):
-        return {"target": target, "status": None, "seconds": 0.0, "said": ""}
+        return {"target": target, "status": None, "seconds": 0.0, "said": "", "entries": {}}
     folder = Path(root) / WORKERS / str(get_worker().name)
     begun, me = time.monotonic(), os.getpid()
     environment = os.environ | {
@@ -115,6 +135,9 @@ def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
         "WANDB_DATA_DIR": os.environ.get("WANDB_DATA_DIR", f"{root}/.wandb-data"),
         "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR", f"{root}/.wandb-cache"),
     }
+    # No more than it needs: each stage that DVC runs rewrites its dvc.lock, 1.7 s of processor time
+    # with the whole grid in it.
+    write(folder / LOCK, known | {k: v for w in waited for k, v in w["entries"].items()})
     log = Path(root) / WORKERS / "logs" / f"{target}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as file:
@@ -132,11 +155,14 @@ def work(target: str, root: str, *waited: Any) -> dict[str, Any]:
         "status": status,
         "seconds": time.monotonic() - begun,
         "said": log.read_text(errors="replace"),
+        "entries": entries(folder / LOCK),
     }
 
 
-def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str]:
-    """Run the plan's targets on `jobs` worker processes; returns those that failed."""
+def spread(
+    plan: dict[str, tuple[list[str], list[str]]], jobs: int, root: Path
+) -> list[dict[str, Any]]:
+    """Run the plan's targets on `jobs` worker processes; returns what `work` did of each."""
     import dask
     from distributed import Client, LocalCluster, as_completed
 
@@ -150,7 +176,7 @@ def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str
     )
     for name in range(jobs):
         lay(root / WORKERS / str(name), root)
-    failed: list[str] = []
+    results, known = [], entries(root / LOCK)
     with (
         LocalCluster(
             n_workers=jobs,
@@ -163,11 +189,12 @@ def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str
         Client(cluster) as client,
     ):
         futures: dict[str, Any] = {}
-        for place, (target, waits) in enumerate(plan):
+        for place, (target, (waits, stages)) in enumerate(plan.items()):
             futures[target] = client.submit(
                 work,
                 target,
                 str(root),
+                {s: known[s] for s in stages if s in known},
                 *(futures[w] for w in waits),
                 key=target,
                 pure=False,
@@ -176,16 +203,29 @@ def spread(plan: list[tuple[str, list[str]]], jobs: int, root: Path) -> list[str
             )
         for count, future in enumerate(as_completed(list(futures.values())), 1):
             result = future.result()
+            results.append(result)
             say = f"[{count}/{len(plan)}] {result['target']}"
             if result["status"] == 0:
                 print(f"{say} {result['seconds']:.0f} s", flush=True)
-                continue
-            failed.append(result["target"])
-            if result["status"] is None:
+            elif result["status"] is None:
                 print(f"{say} not run: what it needs failed", flush=True)
             else:
                 print(f"{say} FAILED\n{reason(result['said'])}", flush=True)
-    return failed
+    return results
+
+
+def accept(results: list[dict[str, Any]]) -> None:
+    """Bring the workers' results into the project: their entries of dvc.lock, their outputs."""
+    made = {k: v for r in results if r["status"] == 0 for k, v in r["entries"].items()}
+    with Repo() as repo:
+        stages = {s.addressing: s for s in repo.index.stages}
+        found = entries(LOCK) | made
+        # In the order of the graph, and without what it no longer names.
+        write(LOCK, {name: found[name] for name in stages if name in found})
+    with Repo() as repo, repo.lock:  # read anew, with dvc.lock as it is now
+        for stage in repo.index.stages:
+            if stage.addressing in made:
+                stage.checkout(force=True)
 
 
 def reason(said: str) -> str:
@@ -265,10 +305,12 @@ def make(
     plan = stale(parameters, wanted, changed)
     failed: list[str] = []
     if plan:
-        count = sum(t.startswith("evaluate@") for t, _ in plan)
+        count = sum(t.startswith("evaluate@") for t in plan)
         jobs = min(jobs or len(os.sched_getaffinity(0)), len(plan))
         print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
-        failed = spread(plan, jobs, Path.cwd())
+        results = spread(plan, jobs, Path.cwd())
+        failed = [r["target"] for r in results if r["status"] != 0]
+        accept(results)
     good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
     if good:
         targets = [] if whole and not failed else good
