@@ -144,8 +144,8 @@ def new_data(folder: Path) -> dict[str, Any]:
     """
     rng = np.random.default_rng(0)
     (folder / "tiles").mkdir(parents=True)
-    for i in range(72):
-        label, group = ("plain", "striped", "dotted")[i % 3], i // 3 % 8
+    for i in range(96):
+        label, group = ("plain", "striped", "dotted")[i % 3], i // 3 % 16
         pixels = rng.integers(0, 60, (12, 12, 3))
         pixels[:: {"striped": 2, "dotted": 3}.get(label, 99)] += 150
         Image.fromarray(pixels.astype("uint8")).save(folder / f"tiles/{label}_g{group}_{i}.png")
