@@ -8,6 +8,8 @@ RUN ?=
 SOURCE ?=
 NAME ?= class
 JOBS ?= 0
+A ?=
+B ?=
 
 .DEFAULT_GOAL := help
 
@@ -38,6 +40,12 @@ netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
 	    { echo 'netron: data/runs/$(RUN)/model.keras: not found; say RUN=faces_deep-0' >&2; exit 1; }
 	netron --host 127.0.0.1 --browse 'data/runs/$(RUN)/model.keras'
 
+report: $(STAMP)  ## all results on one page, metrics/report.html; `make repro` ends with it
+	@python -m tools.report
+
+diff: $(STAMP)  ## what two commits differ in: A=COMMIT B=COMMIT; B is the working tree if not said
+	@python -m tools.diff --a '$(A)' --b '$(B)'
+
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
@@ -57,7 +65,7 @@ lock: $(STAMP)  ## write the lock files anew from pyproject.toml
 	$(COMPILE) --group uv -o requirements-uv.lock
 
 clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the environment stay
-	rm -rf data metrics/runs metrics/costs .ckpt .workers dvc_plots pictures
+	rm -rf data metrics/runs metrics/costs metrics/report.html .ckpt .workers dvc_plots pictures
 	git worktree prune
 
-.PHONY: help env repro setting pictures netron test bench lint lock clean
+.PHONY: help env repro setting pictures netron report diff test bench lint lock clean

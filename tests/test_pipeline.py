@@ -108,6 +108,12 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     assert "2 of 2 runs to make" in said
     assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", said)
     assert "dropout: dropped against plain" in said
+    assert "report: metrics/report.html" in said
+    page = (project.folder / "metrics/report.html").read_text()
+    assert "No claim about dropped against plain at pose: one seed is not a result" in page
+    noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
+    assert sorted(noted) == sorted(ALL)
+    assert all(s["ran"] and s["seconds"] > 0 for s in noted.values())
     lock = (project.folder / "dvc.lock").read_text()
     assert "nothing to do" in project.run(*words).stdout
     assert (project.folder / "dvc.lock").read_text() == lock
@@ -127,6 +133,10 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     assert "Traceback" not in done.stdout + done.stderr
     metrics = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
     assert metrics["epochs"] == 3
+    noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
+    assert noted["train@plain-0"]["ran"]
+    assert not noted["download@faces"]["ran"]
+    assert noted["download@faces"]["seconds"] > 0
 
     done = project.run(*words, "--run", "plan", check=False)
     assert done.returncode == 1

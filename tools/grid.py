@@ -6,6 +6,7 @@ together at the end, and the closing `dvc repro` must find every grid stage up t
 """
 
 import csv
+import datetime
 import json
 import logging
 import os
@@ -21,11 +22,13 @@ import typer
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
-from stages.common import Refused, command, die_with
+from stages.common import Refused, command, die_with, dump
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
 LOCK = Path("dvc.lock")
+PAGE = Path("metrics/report.html")
+STAGES = Path("metrics/costs/stages.json")  # what the last run did, for the page
 SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
 
 
@@ -121,13 +124,14 @@ def work(target: str, root: str, known: dict[str, Any], *waited: Any) -> dict[st
     """One target in this worker's worktree; runs in a worker process.
 
     `known` are the entries of dvc.lock for the stages before it, completed by what it `waited` for.
-    Returns target, status, seconds, what was said and the entries it leaves; status None where
-    what it waited for failed.
+    Returns target, status, seconds, what was said, the entries it leaves and the seconds of each
+    stage that ran; status None where what it waited for failed.
     """
     from distributed import get_worker
 
     if any(w["status"] != 0 for w in waited):
-        return {"target": target, "status": None, "seconds": 0.0, "said": "", "entries": {}}
+        nothing: dict[str, Any] = {"seconds": 0.0, "said": "", "entries": {}, "ran": {}}
+        return {"target": target, "status": None} | nothing
     folder = Path(root) / WORKERS / str(get_worker().name)
     begun, me = time.monotonic(), os.getpid()
     environment = os.environ | {
@@ -140,23 +144,58 @@ def work(target: str, root: str, known: dict[str, Any], *waited: Any) -> dict[st
     write(folder / LOCK, known | {k: v for w in waited for k, v in w["entries"].items()})
     log = Path(root) / WORKERS / "logs" / f"{target}.log"
     log.parent.mkdir(exist_ok=True)
-    with log.open("w") as file:
-        status = subprocess.run(
-            ["dvc", "repro", target],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            preexec_fn=partial(die_with, me),
-        ).returncode
+    status, ran = repro(
+        [target], log, cwd=folder, env=environment, preexec_fn=partial(die_with, me)
+    )
     return {
         "target": target,
         "status": status,
         "seconds": time.monotonic() - begun,
         "said": log.read_text(errors="replace"),
         "entries": entries(folder / LOCK),
+        "ran": ran,
     }
+
+
+def repro(targets: list[str], log: Path, **options: Any) -> tuple[int, dict[str, float]]:
+    """`dvc repro` with all it says in `log`: its status, and the seconds of each stage it ran."""
+    ran: dict[str, float] = {}
+    running, since = "", 0.0
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            ["dvc", "repro", *targets],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
+        ) as process,
+    ):
+        for line in process.stdout or []:
+            file.write(line)
+            file.flush()
+            if line.startswith(("Running stage '", "Stage '")):
+                if running:
+                    ran[running] = time.monotonic() - since
+                running = line.split("'")[1] if line.startswith("Running") else ""
+                since = time.monotonic()
+    if running:
+        ran[running] = time.monotonic() - since
+    return process.returncode, ran
+
+
+def note(ran: dict[str, float]) -> None:
+    """Write which stages ran and how long each took; all others were taken from the cache."""
+    try:
+        stages = json.loads(STAGES.read_text())["stages"]
+        kept = {name: {"ran": False, "seconds": s["seconds"]} for name, s in stages.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = {}
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    new = {name: {"ran": True, "seconds": seconds} for name, seconds in ran.items()}
+    dump(STAGES, {"finished": now, "stages": kept | new})
 
 
 def spread(
@@ -296,6 +335,13 @@ def main(
         make(parameters, wanted, changed, jobs, whole=not run)
     if not run:
         print(table())
+    sources = [Path(f) for f in ("params.yaml", "dvc.lock", "metrics/comparisons.json")]
+    times = [f.stat().st_mtime for f in sources if f.exists()]
+    if changed or not PAGE.exists() or PAGE.stat().st_mtime < max(times):
+        from tools import report  # not above: it takes seconds that a second run can spare
+
+        report.write(status() if changed and run else set())
+    print(f"report: {PAGE}")
 
 
 def make(
@@ -304,26 +350,30 @@ def make(
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
     plan = stale(parameters, wanted, changed)
     failed: list[str] = []
+    ran: dict[str, float] = {}
     if plan:
         count = sum(t.startswith("evaluate@") for t in plan)
         jobs = min(jobs or len(os.sched_getaffinity(0)), len(plan))
         print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
         results = spread(plan, jobs, Path.cwd())
         failed = [r["target"] for r in results if r["status"] != 0]
+        ran = {stage: seconds for r in results for stage, seconds in r["ran"].items()}
         accept(results)
     good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
     if good:
         targets = [] if whole and not failed else good
-        closing = subprocess.run(["dvc", "repro", *targets], capture_output=True, text=True)
-        if closing.returncode:
-            raise Refused(f"dvc repro failed: {reason(closing.stdout + closing.stderr).strip()}")
-        lines = closing.stdout.splitlines()
-        ran = [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
-        if again := [s for s in ran if s != "compare"]:
+        log = WORKERS / "logs/closing.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        code, closing = repro(targets, log)
+        if code:
+            raise Refused(f"dvc repro failed: {reason(log.read_text()).strip()}")
+        if again := [s for s in closing if s != "compare"]:
             raise Refused(
                 f"the closing dvc repro ran {', '.join(again[:4])} again: the workers' "
                 "results were not accepted; is a file being edited meanwhile?"
             )
+        ran |= closing
+    note(ran)
     if failed:
         raise Refused(
             f"{len(failed)} of {len(plan)} targets failed: {', '.join(failed[:6])}; "

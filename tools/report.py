@@ -1,0 +1,801 @@
+"""Write metrics/report.html: the whole result on one page that needs no network.
+
+Read from the metrics, DVC's data and lock, W&B's local records and what `make repro` noted of its
+stages. Whatever of these is missing here is said to be missing; the figures alone must be there.
+"""
+
+import ast
+import base64
+import csv
+import datetime
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import urllib.parse
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from stages import compare
+from stages.common import (
+    COSTS,
+    EVALUATION,
+    METRICS,
+    NORMALISED,
+    PARTS,
+    RUN,
+    Refused,
+    command,
+    load,
+    split_of,
+    writing,
+)
+from stages.parameters import Parameters, check, merged, parse_run, raw, runs
+from tools import charts, records
+from tools.diff import changes, flat
+from tools.grid import PAGE, STAGES, status
+from tools.page import script
+
+SAMPLES = 60  # of a run's system samples, at most, in a plot
+PAGE_DATA = ("confusion", "gallery")  # of a data set, for the page's script
+GALLERY = 9  # right and wrong answers of each head
+
+# What a warning of stages/evaluate.py means, by its name.
+MEANING = {
+    "below_chance": "The network is worse than guessing, which luck alone does not explain. Look "
+    "for test items whose near copies were trained on with another label.",
+    "below_chance by random": "The split deals single items out at random. Where near copies of a "
+    "test item were trained on with other labels, as other photos of a sitting are, the network "
+    "recognises the sitting and picks an expression it was trained on, which the test photo cannot "
+    "have: the better the network, the worse it scores. Split by group (for the faces split.by: "
+    "sitting) to measure what was meant.",
+    "test_above_training": "More test items are right than training items. A network is not better "
+    "on what it has never seen: look for test items that were trained on, or a test part that is "
+    "easier than the rest.",
+    "absent_class": "A class is missing from a part. If from training, the network cannot know it; "
+    "if from the test part, nothing is said of it.",
+    "majority_class": "The network gives nearly the same answer to everything. Its accuracy is "
+    "little more than the share of that class; the balanced accuracy says so.",
+    "straddle": "The same group, or identical items, are in two parts. The test figures are then "
+    "partly memory; normalise's split should have prevented it.",
+    "not_applicable": "No class of the test part was trained on (as when whole persons are held "
+    "out and the head names the person), so the head has no figures and no verdict.",
+}
+
+
+def rows_of(text: str) -> list[dict[str, Any]]:
+    """The rows of metrics/runs.csv, numbers as numbers and what is empty as None."""
+    words = {"run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"}
+
+    def value(key: str, word: str | None) -> Any:
+        if key in words:
+            return word or ""
+        return float(word) if word else None
+
+    try:
+        found = [{k: value(k, v) for k, v in r.items()} for r in csv.DictReader(io.StringIO(text))]
+    except ValueError as e:
+        raise Refused(f"metrics/runs.csv: {e}; make it with `dvc repro compare`") from None
+    needed = {*words, "seed", "accuracy", "balanced_accuracy", "chance", "balanced_chance"}
+    if found and (missing := needed - set(found[0])):
+        raise Refused(
+            f"metrics/runs.csv: no column {min(missing)}; make it with `dvc repro compare`"
+        )
+    return found
+
+
+def optional(path: Path) -> dict[str, Any]:
+    """A JSON file of a dict that may be missing here; empty also where it cannot be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def content_of(path: str) -> dict[str, Any] | None:
+    """A file of DVC's that a fresh clone has not pulled yet: None."""
+    return load(path) if Path(path).exists() else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    kept = [v for v in values if v is not None]
+    return sum(kept) / len(kept) if kept else None
+
+
+class Results:
+    """All that the page is made of, read once; what is not on this machine is None or empty."""
+
+    def __init__(self) -> None:
+        self.tree = raw()
+        self.parameters: Parameters = check(self.tree)
+        named = runs(self.parameters)
+        self.metrics = {r: compare.read(r) for r in named if Path(METRICS.format(r)).exists()}
+        stored = Path("metrics/runs.csv")
+        old = (
+            [r for r in rows_of(stored.read_text()) if r["run"] in named] if stored.exists() else []
+        )
+        self.rows = compare.rows(list(self.metrics.values()))
+        self.rows += [r for r in old if r["run"] not in self.metrics]
+        place = {run: i for i, run in enumerate(named)}
+        self.rows.sort(key=lambda r: place[r["run"]])
+        if not self.rows:
+            raise Refused(
+                "metrics/runs.csv: no results of params.yaml's experiments; make them with "
+                "`make repro` or fetch them with `dvc pull`"
+            )
+        self.runs = list(dict.fromkeys(r["run"] for r in self.rows))
+        self.experiments = list(dict.fromkeys(r["experiment"] for r in self.rows))
+        judged = optional(compare.FOLDER / "comparisons.json")
+        self.comparisons = {n: judged[n] for n in self.parameters.comparisons if n in judged}
+        # What the comparisons were made from, to tell when it is no longer what stands here.
+        compared = {r["run"]: r["md5"] for r in old}
+        self.newer = {
+            r["experiment"] for r in self.rows if compared.get(r["run"], r["md5"]) != r["md5"]
+        }
+        self.ids = {r["run"]: r["wandb_id"] for r in self.rows}
+        self.costs = {r: self._cost(r) for r in self.runs}
+        self.samples, self.provenance = self._records()
+        self.lock = self._lock()
+
+    def _cost(self, run: str) -> dict[str, Any]:
+        """Seconds and bytes measured here for the training that made the result, or nothing."""
+        found = optional(Path(COSTS.format(run)))
+        same = str(found.get("wandb_id", "")).startswith(self.ids[run])
+        return found if same and self.ids[run] else {}
+
+    def _records(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+        """W&B's system samples and the noted origin of each run that this machine has."""
+        samples, origin = {}, {}
+        folder = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
+        for run in self.runs:
+            id = self.costs[run].get("wandb_id") or self.ids[run]
+            found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for file in records.files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []:
+                try:
+                    for kind, several in records.read(file).items():
+                        found[kind] += several
+                except (OSError, ValueError, subprocess.CalledProcessError):
+                    continue  # a record that W&B's reader refuses costs the plot its line
+            samples[run] = usage(found["stats"])
+            update = found["run"][0]["run"].get("config", {}).get("update") if found["run"] else {}
+            origin[run] = (update or {}).get("provenance") or {}
+        return samples, origin
+
+    def _lock(self) -> dict[str, str]:
+        """The MD5 of each output in dvc.lock, by its path."""
+        try:
+            tree = yaml.load(
+                Path("dvc.lock").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            )
+            outs = [o for s in tree["stages"].values() for o in s.get("outs", [])]
+            return {o["path"]: o["md5"] for o in outs}
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def of(self, **wanted: str) -> list[dict[str, Any]]:
+        """The rows whose columns have the wanted values."""
+        return [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
+
+
+def usage(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """W&B's system samples as rows: second, cpu (%), memory (MiB), gpu and gpu_memory (%)."""
+    found: list[dict[str, Any]] = []
+    begun = None
+    for record in stats:
+        item = record["stats"].get("item", {})
+        stamp = record["stats"].get("timestamp", "")[:26].rstrip("Z")
+        try:
+            now = datetime.datetime.fromisoformat(stamp).timestamp()
+        except ValueError:
+            continue
+        begun = now if begun is None else begun
+        row = {
+            "second": round(now - begun, 1),
+            "cpu": item.get("cpu"),
+            "memory": item.get("proc.memory.rssMB"),
+            "gpu": mean(v for k, v in item.items() if re.fullmatch(r"gpu\.\d+\.gpu", k)),
+            "gpu_memory": mean(
+                v for k, v in item.items() if re.fullmatch(r"gpu\.\d+\.memoryAllocated", k)
+            ),
+        }
+        found.append({k: v for k, v in row.items() if v is not None})
+    return found[:: -(-len(found) // SAMPLES)] if found else []
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def verdict(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
+    """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
+    a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
+    chance_key = "balanced_chance" if c["metric"] == "balanced_accuracy" else "chance"
+    rows = {side: results.of(experiment=side, head=head) for side in (a, b)}
+    chance = mean(r[chance_key] for side in rows.values() for r in side)
+    seeds = len(c["seeds"])
+    out: dict[str, Any] = {"name": name, "verdict": c["verdict"], "chart": None, "remarks": []} | {
+        "baseline": a, "candidate": b, "head": head, "seeds": c["seeds"],
+    }  # fmt: skip
+    if c["difference"] is None:
+        out["sentence"] = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
+        return out
+    figures = (
+        f"{metric} {c['candidate_mean']:.3f} against {c['baseline_mean']:.3f}, where chance is "
+        f"{chance:.3f}" if chance is not None else "chance not known"
+    )  # fmt: skip
+    if c["ci95"]:
+        found = (
+            f"a difference of {c['difference']:+.3f} (95 % interval {c['ci95'][0]:+.3f} to "
+            f"{c['ci95'][1]:+.3f}, {seeds} seeds)"
+        )
+    else:
+        found = f"{c['difference']:+.3f}, with no interval"
+    if c["verdict"] != "no difference shown":
+        out["sentence"] = f"{b} is {c['verdict']} than {a} at {head}: {figures}, {found}."
+    elif c["ci95"]:
+        out["sentence"] = f"No difference shown between {b} and {a} at {head}: {figures}, {found}."
+        needed = c.get("seeds_needed")
+        out["remarks"].append(
+            f"Were the difference really of this size, {needed} seeds would show it four times in "
+            "five."
+            if needed
+            else "More seeds alone (up to 1000) would not show a difference of this size; more "
+            "or other test items might."
+        )
+    else:
+        why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
+        out["verdict"] = "no claim"
+        out["sentence"] = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
+    above = [r["verdict"] == "above chance" for side in rows.values() for r in side]
+    if not any(above):
+        out["remarks"].append(
+            "Not one of these runs is above chance: neither network has learnt this head, and "
+            "a difference between them would mean little."
+        )
+    if stale := sorted(results.newer & {a, b}):
+        out["remarks"].append(
+            f"Older than the results of {' and '.join(stale)} below: `make repro` judges again."
+        )
+    spent = {"parameters": "the parameters", "multiply_adds": "the multiply-adds"}
+    ratios = [f"{c['cost'][k]:.2f} times {what}" for k, what in spent.items()]
+    seconds = [mean(seconds_of(results, e)) for e in (a, b)]
+    if seconds[0] and seconds[1]:
+        ratios.append(f"{seconds[1] / seconds[0]:.2f} times the seconds (as measured here)")
+    out["remarks"].append(f"{b} has {', '.join(ratios)} of {a}.")
+    out["covers"] = c["covers"] if c["ci95"] else ""
+    out["differs"] = changes(
+        *(flat(merged(results.tree["defaults"], results.tree["experiments"][e])) for e in (a, b))
+    )
+    out["chart"] = charts.differences(
+        f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed", c, (a, b)
+    )
+    return out
+
+
+def seconds_of(results: Results, experiment: str) -> list[float]:
+    """Training seconds measured here, of runs trained in one go."""
+    costs = [c for run, c in results.costs.items() if parse_run(run)[0] == experiment]
+    return [c["train_seconds"] for c in costs if "train_seconds" in c and not c.get("resumed")]
+
+
+def warnings(results: Results) -> list[dict[str, Any]]:
+    """The runs' warnings, those that say the same thing of several runs together."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run, m in results.metrics.items():
+        for warning in m["warnings"]:
+            name, _, words = warning.partition(": ")
+            head = words.partition(":")[0] if words.partition(":")[0] in m["heads"] else ""
+            by = m["split"]["by"]
+            key = (name, m["dataset"], by, head, "" if head else words)
+            entry = found.setdefault(
+                key,
+                {
+                    "name": name.replace("_", " "),
+                    "title": ", ".join(filter(None, [m["dataset"], head and f"head {head}"])),
+                    "split": by,
+                    "meaning": MEANING.get(f"{name} by {by}", MEANING.get(name, "")),
+                    "said": [],
+                },
+            )
+            entry["said"].append((run, words.removeprefix(f"{head}: ") if head else words))
+    return list(found.values())
+
+
+# --- data sets ------------------------------------------------------------------------------
+
+
+def dataset(name: str, results: Results) -> dict[str, Any]:
+    """A data set's part of the page: what it is, tables, charts, pictures."""
+    spec = results.parameters.datasets[name]
+    mine = results.of(dataset=name)
+    experiments = list(dict.fromkeys(r["experiment"] for r in mine))
+    heads = list(dict.fromkeys(r["head"] for r in mine))
+    content = content_of(NORMALISED.format(name))
+    first = parse_run(mine[0]["run"])[1]
+    part = split_of(content, first) if content else None
+    sizes = {p: len(part[f"names_{p}"]) for p in PARTS} if part else {}
+    return {
+        "name": name,
+        "source": origin(spec.source),
+        "drawn": embedded(name) if spec.source == "embedded" else "",
+        "split": spec.split.by,
+        "several": isinstance(spec.split.seed, list),
+        "sizes": sizes,
+        "experiments": list(zip(experiments, charts.colours(experiments), strict=True)),
+        "figures": [figure_row(e, h, results) for e in experiments for h in heads
+                    if results.of(experiment=e, head=h)],
+        "costs": [cost_row(e, results) for e in experiments],
+        "one_seed": len({r["seed"] for r in mine}) == 1,
+        "figure_charts": [figure_chart(name, h, results, experiments) for h in heads
+                          if any(r["accuracy"] is not None for r in mine if r["head"] == h)],
+        "curve_charts": curve_charts(name, results, experiments),
+        "usage_charts": usage_charts(name, results, experiments),
+        "balance_charts": [balance_chart(name, h, part) for h in heads] if part else [],
+        "confusion": confusions(name, results),
+        "gallery": gallery(name, results, content) if content else None,
+        "pictures": pictures(experiments[0], results, name),
+    }  # fmt: skip
+
+
+def origin(source: str | list[str]) -> str:
+    """A source in words, its URLs without what may be a password or a key."""
+    if source == "embedded":
+        return "made by the project itself (embedded)"
+
+    def bare(url: str) -> str:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", parts.fragment))
+
+    return ", ".join(bare(u) for u in ([source] if isinstance(source, str) else source))
+
+
+def embedded(name: str) -> str:
+    """What the project's own data are, in their module's words."""
+    try:
+        tree = ast.parse(Path(f"stages/embedded/{name}.py").read_text())
+    except (OSError, SyntaxError):
+        return ""
+    return " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
+
+
+def figure_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
+    """Means over seeds of an experiment's head, with chance and the mean of the runs' intervals."""
+    rows = results.of(experiment=experiment, head=head)
+    verdicts = [r["verdict"] for r in rows]
+    return {
+        "experiment": experiment,
+        "head": head,
+        "runs": [(r["run"], f"{r['seed']:.0f}") for r in rows],
+        "verdicts": [(v, verdicts.count(v)) for v in dict.fromkeys(verdicts)],
+        **{
+            k: mean(r[k] for r in rows)
+            for k in ("accuracy", "ci95_low", "ci95_high", "chance", "balanced_accuracy",
+                      "balanced_ci95_low", "balanced_ci95_high", "balanced_chance")
+        },
+    }  # fmt: skip
+
+
+def cost_row(experiment: str, results: Results) -> dict[str, Any]:
+    rows = results.of(experiment=experiment)
+    seconds = seconds_of(results, experiment)
+    memory = [results.costs[r["run"]].get("peak_memory_bytes") for r in rows]
+    spec = results.parameters.experiments[experiment]
+    ops = [results.metrics[r["run"]]["multiply_adds"] for r in rows if r["run"] in results.metrics]
+    own = {k: v for k, v in flat(results.tree["experiments"][experiment]).items() if k != "dataset"}
+    return {
+        "experiment": experiment,
+        "parameters": mean(r["parameters"] for r in rows),
+        "multiply_adds": mean(ops),
+        "epochs": mean(r["epochs"] for r in rows),
+        "seconds": (mean(seconds), min(seconds), max(seconds)) if seconds else None,
+        "memory": max((m for m in memory if m), default=None),
+        "threads": spec.threads,
+        "own": own,
+    }
+
+
+def figure_chart(name: str, head: str, results: Results, experiments: list[str]) -> dict[str, Any]:
+    rows: charts.Rows = []
+    for e in experiments:
+        for key, words, prefix in (
+            ("balanced_accuracy", "balanced accuracy", "balanced_"),
+            ("accuracy", "accuracy", ""),
+        ):
+            runs_of = [r for r in results.of(experiment=e, head=head) if r[key] is not None]
+            if not runs_of:
+                continue
+            base = {"experiment": e, "metric": words}
+            rows += [base | {"seed": f"{r['seed']:.0f}", "value": r[key]} for r in runs_of]
+            rows.append(base | {
+                "mean": mean(r[key] for r in runs_of),
+                "low": mean(r[f"{prefix}ci95_low"] for r in runs_of),
+                "high": mean(r[f"{prefix}ci95_high"] for r in runs_of),
+                "chance": mean(r[f"{prefix}chance"] for r in runs_of),
+            })  # fmt: skip
+    return charts.figures(f"{name}: {head}", rows, experiments)
+
+
+def curve_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    """A chart for loss and for each head: mean and range over seeds by epoch."""
+    drawn: list[dict[str, Any]] = []
+    missing = set()
+    for run, m in results.metrics.items():
+        path = Path(RUN.format(run)) / "history.csv"
+        if m["dataset"] == name and path.exists():
+            with path.open() as file:
+                drawn += compare.curves(m, list(csv.DictReader(file)))
+        elif m["dataset"] == name:
+            missing.add(run)
+    stored = compare.FOLDER / "curves.csv"
+    if stored.exists():
+        missing |= {r["run"] for r in results.of(dataset=name)} - set(results.metrics)
+        with stored.open() as file:
+            drawn += [
+                r for r in csv.DictReader(file) if f"{r['experiment']}-{r['seed']}" in missing
+            ]
+    grouped: dict[str, dict[tuple[str, str, int], list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for r in drawn:
+        grouped[r["head"]][r["experiment"], r["part"], int(r["epoch"])].append(float(r["value"]))
+    return [
+        charts.curves(
+            f"{name}: {head or 'loss'}",
+            [
+                {"experiment": e, "part": part, "epoch": epoch, "mean": round(sum(v) / len(v), 5),
+                 "low": round(min(v), 5), "high": round(max(v), 5)}
+                for (e, part, epoch), v in cells.items()
+            ],
+            experiments,
+        )
+        for head, cells in grouped.items()
+    ]  # fmt: skip
+
+
+def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    out = []
+    for key, title, unit in (
+        ("cpu", "CPU of the training process", "% of all cores"),
+        ("memory", "memory of the training process", "MiB resident"),
+        ("gpu", "GPU", "% busy, mean of all GPUs"),
+        ("gpu_memory", "GPU memory", "% used, mean of all GPUs"),
+    ):
+        rows: charts.Rows = []
+        table: charts.Rows = []
+        for run in dict.fromkeys(r["run"] for r in results.of(dataset=name)):
+            seen = [s for s in results.samples[run] if key in s]
+            values = [s[key] for s in seen]
+            rows += [
+                {
+                    "experiment": parse_run(run)[0],
+                    "run": run,
+                    "second": s["second"],
+                    "value": round(s[key], 1),
+                }
+                for s in seen
+            ]
+            if values:
+                table.append(
+                    {
+                        "run": run,
+                        "samples": len(values),
+                        "mean": round(sum(values) / len(values), 1),
+                        "greatest": round(max(values), 1),
+                    }
+                )
+        if rows:
+            out.append(charts.usage(f"{name}: {title}", unit, rows, table, experiments))
+    return out  # fmt: skip
+
+
+def balance_chart(name: str, head: str, part: dict[str, Any]) -> dict[str, Any]:
+    classes = part[f"classes_{head}"].tolist()
+    rows = []
+    for p in PARTS:
+        y = part[f"y_{p}_{head}"]
+        counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
+        rows += [
+            {"class": c, "part": p, "items": n, "share": n / len(y)}
+            for c, n in zip(classes, counts, strict=False)
+        ]
+    return charts.balance(f"{name}: {head}", rows, classes)  # fmt: skip
+
+
+def confusions(name: str, results: Results) -> dict[str, Any]:
+    """{experiment: {head: {classes, seeds: {seed: counts by true and predicted class}}}}."""
+    out: dict[str, Any] = defaultdict(dict)
+    for run, m in results.metrics.items():
+        for head, h in m["heads"].items() if m["dataset"] == name else []:
+            if h["confusion"] is not None:
+                place = out[m["experiment"]].setdefault(
+                    head, {"classes": h["classes"], "seeds": {}}
+                )
+                place["seeds"][str(parse_run(run)[1])] = h["confusion"]
+    return dict(out)
+
+
+# --- pictures -------------------------------------------------------------------------------
+
+
+def uri(image: Image.Image) -> str:
+    """An image as a small data: URI."""
+    aside = io.BytesIO()
+    image.save(aside, "WEBP", quality=82, method=6)
+    return "data:image/webp;base64," + base64.b64encode(aside.getvalue()).decode()
+
+
+def tile(x: np.ndarray) -> str | list[float]:
+    """An image, height x width x channels in 0-1, as a data: URI; a table's row as its readings."""
+    if x.ndim != 3:
+        return [round(float(v), 2) for v in x]
+    pixels = np.rint(x * 255).astype("uint8")
+    image = Image.fromarray(pixels[..., 0] if x.shape[-1] == 1 else pixels)
+    image.thumbnail((64, 64))
+    return uri(image)
+
+
+def gallery(name: str, results: Results, content: dict[str, Any]) -> dict[str, Any]:
+    """The surest right and wrong answers of each experiment's first run here.
+
+    `tiles` are the pictures, by test item; `answers[experiment]` has `run` and for each head
+    `right` and `wrong`: [item, true, said, percent sure].
+    """
+    tiles: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
+    is_table = split_of(content, 0)["X_test"].ndim != 4
+    for run, m in results.metrics.items():
+        path = Path(RUN.format(run)) / "predictions.pkl"
+        experiment, seed = parse_run(run)
+        if m["dataset"] != name or experiment in answers or not path.exists():
+            continue
+        said = load(path)
+        own = split_of(content, seed)
+        if not np.array_equal(said["names_test"], own["names_test"]):
+            continue  # of data prepared otherwise than those that stand here now
+        of_run: dict[str, Any] = {"run": run, "heads": {}}
+        for head, h in m["heads"].items():
+            if h["confusion"] is None:
+                continue
+            p, y = said[f"{head}_test"], said[f"{head}_truth"]
+            predicted, sure = p.argmax(1), p.max(1)
+            of_run["heads"][head] = {}
+            for side, right in (("right", True), ("wrong", False)):
+                chosen = np.flatnonzero((predicted == y) == right)
+                chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
+                of_run["heads"][head][side] = [
+                    [
+                        own["names_test"][i].item(),
+                        h["classes"][y[i]],
+                        h["classes"][predicted[i]],
+                        round(float(sure[i]) * 100),
+                    ]
+                    for i in chosen
+                ]
+                for i in chosen:
+                    tiles.setdefault(own["names_test"][i].item(), tile(own["X_test"][i]))
+        answers[experiment] = of_run
+    return {"tiles": tiles, "answers": answers, "table": is_table}  # fmt: skip
+
+
+def pictures(experiment: str, results: Results, name: str) -> list[tuple[str, str]]:
+    """(words, data: URI) of the sample grid and the histogram of inputs, where they are here."""
+    found = []
+    runs_of = [r for r in results.runs if parse_run(r)[0] == experiment]
+    for file, words in (
+        ("samples.png", f"Training images of {name} with their labels; in blue augmented copies"),
+        ("values.png", f"How often each input value occurs in {name}, training and test part"),
+    ):
+        path = next((p for r in runs_of if (p := Path(EVALUATION.format(r)) / file).exists()), None)
+        if path:
+            with Image.open(path) as image:
+                found.append((words, uri(image.convert("RGB"))))
+    return found
+
+
+# --- pipeline and origin --------------------------------------------------------------------
+
+
+def pipeline(results: Results, changed: set[str]) -> dict[str, Any]:
+    """The graph as boxes and lines in pixels, each box with how its stages came about."""
+    graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    noted = optional(STAGES)
+    done = noted.get("stages") or {}
+    by_data: dict[str, list[str]] = defaultdict(list)
+    for e, spec in results.parameters.experiments.items():
+        by_data[spec.dataset].append(e)
+    order = [(d, e) for d, several in by_data.items() for e in several]
+    seeds = results.parameters.seeds
+    width, height, gap, top = 156, 40, 22, 26
+    boxes: list[dict[str, Any]] = []
+    for column, (stage, body) in enumerate(graph.items()):
+        over = str(body.get("foreach") or ("runs" if "matrix" in body else "all"))
+        groups: dict[str, tuple[list[int], list[str]]] = {}
+        for line, (d, e) in enumerate(order):
+            key, names = {
+                "${datasets}": (d, [f"{stage}@{d}"]),
+                "${experiments}": (e, [f"{stage}@{e}"]),
+                "runs": (e, [f"{stage}@{e}-{s}" for s in seeds]),
+            }.get(over, ("", [stage]))
+            groups.setdefault(key, ([], names))[0].append(line)
+        for key, (lines, names) in groups.items():
+            boxes.append({
+                "stage": stage, "of": key, "column": column, "lines": set(lines),
+                "x": column * (width + gap) + 1, "y": top + round(sum(lines) / len(lines) * 52),
+                **state(names, done, changed),
+            })  # fmt: skip
+    edges = [
+        (a["x"] + width, a["y"] + height / 2, b["x"], b["y"] + height / 2)
+        for a in boxes
+        for b in boxes
+        if b["column"] == a["column"] + 1 and a["lines"] & b["lines"]
+    ]
+    return {
+        "boxes": boxes,
+        "edges": edges,
+        "columns": [(n * (width + gap) + 1, stage) for n, stage in enumerate(graph)],
+        "box": (width, height),
+        "size": (len(graph) * (width + gap) - gap + 2, top + len(order) * 52 - 10),
+        "finished": noted.get("finished"),
+        "noted": bool(done),
+    }
+
+
+def state(names: list[str], done: dict[str, Any], changed: set[str]) -> dict[str, Any]:
+    """How the stages of one box came about: words, a class for its colour, seconds in all."""
+    known = [done[n] for n in names if n in done]
+    ran = sum(bool(d.get("ran")) for d in known)
+    seconds = sum(d.get("seconds") or 0 for d in known)
+    took = f", {seconds:.0f} s" if seconds >= 0.5 else ""
+    many = f"{len(names)} " if len(names) > 1 else ""
+    if changed & set(names):
+        how, words = "stale", f"{many}out of date"
+    elif ran:
+        how, words = "ran", f"{many if ran == len(names) else f'{ran} of {many}'}ran{took}"
+    elif known:
+        how, words = "cached", f"{many}cached{took and f', once{took[1:]}'}"
+    else:
+        how, words = "cached", f"{many}up to date"
+    return {"state": how, "words": words, "seconds": seconds}
+
+
+def identities(results: Results) -> list[dict[str, Any]]:
+    """For each run its W&B id, the MD5 of its metrics and of its outputs, and where it was made."""
+    out = []
+    for run in results.runs:
+        rows = results.of(run=run)
+        md5, locked = rows[0]["md5"], results.lock.get(METRICS.format(run))
+        out.append({
+            "run": run,
+            "wandb": results.ids[run],
+            "md5": md5,
+            "agrees": None if locked is None else locked == md5,
+            "outputs": [(folder.format(run), results.lock.get(folder.format(run)))
+                        for folder in (RUN, EVALUATION)],
+            "made": {k: results.provenance[run].get(k)
+                     for k in ("commit", "uncommitted", "processor")},
+            "recorded": bool(results.samples[run]),
+            "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
+        })  # fmt: skip
+    return out
+
+
+def machine() -> dict[str, Any]:
+    """Commit, hashes, versions and processor of where the page is written."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True)
+        return done.stdout.rstrip() if done.returncode == 0 else ""
+
+    def version(package: str) -> str:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
+
+    try:
+        cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        cpu = None
+    return {
+        "commit": git("rev-parse", "HEAD") or "no commit",
+        "subject": git("log", "-1", "--format=%s"),
+        "uncommitted": git("status", "--porcelain").splitlines(),
+        "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "files": {
+            f: hashlib.md5(Path(f).read_bytes()).hexdigest()
+            for f in ("params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock")
+            if Path(f).exists()
+        },
+        "versions": {"Python": platform.python_version()}
+        | {p: version(p) for p in ("tensorflow", "keras", "numpy", "scipy", "pandas",
+                                   "scikit-learn", "pillow", "dvc", "wandb")},
+        "system": platform.platform(),
+        "processor": cpu[1] if cpu else platform.processor() or "unknown",
+        "cores": os.cpu_count(),
+    }  # fmt: skip
+
+
+def attribution() -> str:
+    """README's section on licence and data, as plain words."""
+    try:
+        text = Path("README.md").read_text()
+    except OSError:
+        return ""
+    section = re.search(r"^## Licence and data\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(section[1].split())) if section else ""
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def page(changed: set[str]) -> str:
+    """The page as HTML; `changed` are the stages that are not up to date."""
+    results = Results()
+    verdicts = [verdict(name, c, results) for name, c in results.comparisons.items()]
+    datasets = [dataset(d, results) for d in dict.fromkeys(r["dataset"] for r in results.rows)]
+    drawn: dict[str, Any] = {}
+
+    def number(chart: dict[str, Any]) -> str:
+        """Hand a chart to the page's script; the template places it by its number."""
+        drawn[f"plot-{len(drawn) + 1}"] = chart
+        return f"plot-{len(drawn)}"
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["page_data"] = lambda d: (d["name"], {k: d[k] for k in PAGE_DATA})
+    environment.filters["figure"] = lambda v, form=".3f": "–" if v is None else format(v, form)
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        script=script(),
+        plot=number,
+        charts=drawn,
+        verdicts=verdicts,
+        unjudged=[c for c in results.parameters.comparisons if c not in results.comparisons],
+        warnings=warnings(results),
+        meanings=MEANING,
+        datasets=datasets,
+        confusion=charts.confusion(),
+        pipeline=pipeline(results, changed),
+        identities=identities(results),
+        here=machine(),
+        attribution=attribution(),
+        absent=[r for r in runs(results.parameters) if r not in results.runs],
+        unpulled=[r for r in results.runs if r not in results.metrics],
+        seeds=sorted({r["seed"] for r in results.rows}),
+        counts=(len(results.runs), len(results.experiments)),
+        changed=sorted(changed),
+    )
+
+
+def write(changed: set[str]) -> Path:
+    """Write the page; `changed` are the stages that are not up to date."""
+    text = page(changed)
+    with writing(PAGE) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return PAGE
+
+
+def main() -> None:
+    """Write metrics/report.html, a page of all results that needs no network."""
+    print(f"report: {write(status())}")
+
+
+if __name__ == "__main__":
+    command(main)
