@@ -30,6 +30,18 @@ repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a par
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m tools.setting '$(NAME)'
 
+sync: $(STAMP)  ## upload what W&B recorded offline; can be repeated
+	@python -m tools.sync
+
+dashboard: $(STAMP)  ## complete the W&B project from what is stored, save its workspace
+	@python -m tools.dashboard
+
+watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no account
+	@WANDB_CONFIG_DIR=$(CURDIR)/.wandb-data wandb leet wandb
+
+prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
+	@python -m tools.prune
+
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
@@ -52,4 +64,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf data metrics/runs metrics/costs .ckpt .workers dvc_plots pictures
 	git worktree prune
 
-.PHONY: help env repro setting test bench lint lock clean
+.PHONY: help env repro setting sync dashboard watch prune test bench lint lock clean

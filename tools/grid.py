@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stages import tracking
 from stages.common import Refused, command, die_with
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
@@ -249,6 +250,8 @@ def main(
                     f"RUN={name}: no run or experiment of that name{nearest(name, known)}"
                 )
         wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
+    tracking.configure()
+    tracking.forgive()
     changed = status()
     if not changed:
         print("nothing to do: data and pipelines are up to date")
@@ -256,6 +259,8 @@ def main(
         make(parameters, wanted, changed, jobs, whole=not run)
     if not run:
         print(table())
+    if tracking.failing():
+        print("W&B's server failed: what followed was recorded offline; upload it with: make sync")
 
 
 def make(
