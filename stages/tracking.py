@@ -315,7 +315,7 @@ class Run:
         )
         shown = {name: _media(wandb, thing) for name, thing in story.shown.items()}
         if shown:
-            self.log(shown, max(len(story.rows), known) + 1)
+            self.log(shown, max(len(story.rows), known, self._run.step - 1) + 1)
         self._run.summary.update(story.summary)
         if story.files:
             artifact = wandb.Artifact(f"model-{self.id}", "model")

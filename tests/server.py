@@ -150,7 +150,9 @@ class Server(http.server.ThreadingHTTPServer):
             for a in self._artifact
             if a["run"] == run.name
         ]
+        held = [{"node": {"name": n, "sizeBytes": str(len(b))}} for n, b in run.files.items()]
         return {
+            "files": {"edges": held},
             "outputArtifacts": {"edges": made},
             "id": f"id-{run.name}", "name": run.name, "displayName": run.about.get("displayName"),
             "description": None, "config": run.about.get("config", "{}"), "sweepName": None,

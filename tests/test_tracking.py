@@ -63,6 +63,7 @@ def test_comparisons_are_a_run_with_the_tables_and_plots(tracked: Project) -> No
 
 RUN = """
 import os, sys, time
+import numpy as np
 from stages import tracking
 how = sys.argv[1].split(",")
 begun = time.monotonic()
@@ -71,6 +72,11 @@ first = 6 if "resumed" in how else 1
 for epoch in range(first, first + 5):
     run.log({"epoch": epoch, "loss": 1 / epoch}, step=epoch)
 time.sleep(3 * ("long" in how))
+if "tells" in how:
+    table = tracking.Table(["n"], [[1], [2]])
+    image = np.zeros((4, 4, 1), "uint8")
+    shown = {"table": table, "images": tracking.Table(["image"], [[image]])}
+    run.tell(tracking.Story("", {}, shown=shown, summary={"b": 2}, alerts={"careful": "now"}))
 if "killed" in how:
     time.sleep(1)
     os.kill(os.getpid(), 9)

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from stages import tracking
 from stages.common import command
 from tools import records, sync
+
+YOUNG = 600  # seconds
 
 
 def size(folders: Iterable[Path]) -> int:
@@ -21,29 +24,28 @@ def size(folders: Iterable[Path]) -> int:
     return sum(found.values())
 
 
-def staged(run: sync.Recorded) -> list[Path]:
-    """The copies W&B keeps of what was in a run's artifacts."""
-    inside = Path(os.environ["WANDB_DATA_DIR"]).resolve()
-    paths = [Path(e["local_path"]) for c in run.artifacts.values() for e in c if "local_path" in e]
-    return [p for p in paths if inside in p.resolve().parents]
+def needed(run: sync.Recorded) -> set[str]:
+    """The files a run's upload will read."""
+    return {e["local_path"] for c in run.artifacts.values() for e in c if "local_path" in e}
 
 
 def prune(folder: Path) -> tuple[int, int]:
     """Remove the folders of uploaded runs; returns how many, and how many stay."""
-    gone = stay = 0
-    for file in records.files(folder):
-        if not file.with_name(file.name + ".synced").exists():
-            stay += 1
-            continue
-        run = sync.recorded(file)
-        for path in staged(run) if run else []:
-            path.unlink(missing_ok=True)
-        if run and not (file.parent / tracking.JOINED).exists():
+    files = records.files(folder)
+    uploaded = [f for f in files if f.with_name(f.name + ".synced").exists()]
+    keep = set().union(*(needed(r) for f in files if f not in uploaded
+                         if (r := sync.recorded(f))))  # fmt: skip
+    for file in uploaded:
+        if not (file.parent / tracking.JOINED).exists():
             with (folder / tracking.PRUNED).open("a") as known:  # a repeat needs another id
-                known.write(run.id + "\n")
+                known.write(file.stem.removeprefix("run-") + "\n")
         shutil.rmtree(file.parent)
-        gone += 1
-    return gone, stay
+    # W&B copies what goes into a table, and some of it twice; a young copy may be of a run that
+    # is just being told.
+    for path in (Path(os.environ["WANDB_DATA_DIR"]) / "artifacts/staging").glob("*"):
+        if path.is_file() and str(path) not in keep and time.time() - path.stat().st_mtime > YOUNG:
+            path.unlink()
+    return len(uploaded), len(files) - len(uploaded)
 
 
 def main() -> None:

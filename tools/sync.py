@@ -30,11 +30,13 @@ SECONDS = 30  # for each folder of a run; a run of the default grid takes 2 on a
 STOP_AFTER = 3  # runs that fail one after the other
 RUNNING = 60  # seconds without a word after which a run without an end is taken for killed
 
-# Of one run: the fields W&B's own client asks for when it resumes one, and the artifacts.
+# Of one run: fields that W&B's own client asks for, when it resumes one and when it lists one's
+# files and artifacts.
 QUERY = """query Held($project: String!, $entity: String, $name: String!) {
   model(name: $project, entityName: $entity) {
     bucket(name: $name, missingOk: true) {
       historyTail historyLineCount
+      files(first: 1000) { edges { node { name sizeBytes } } }
       outputArtifacts(first: 100) { edges { node { state artifactSequence { name } } } }
     }
   }
@@ -43,10 +45,11 @@ QUERY = """query Held($project: String!, $entity: String, $name: String!) {
 
 @dataclass
 class Held:
-    """What the server has of a run: its last step, the count of rows, artifacts that are whole."""
+    """What the server has of a run: its last step, the count of rows, what of the rest is whole."""
 
     step: int
     lines: int
+    files: set[str]
     artifacts: set[str]
 
 
@@ -59,6 +62,7 @@ class Recorded:
     project: str
     entity: str | None
     steps: list[int]
+    media: set[str]
     artifacts: dict[str, list[dict[str, Any]]]  # name: what is in it
     ended: bool
 
@@ -99,6 +103,12 @@ def recorded(file: Path) -> Recorded | None:
         project=run["project"],
         entity=run.get("entity"),
         steps=[int(h["history"]["item"]["_step"]) for h in found.get("history", [])],
+        media={
+            f["path"]
+            for r in found.get("files", [])
+            for f in r["files"]["files"]
+            if f["path"].startswith("media/")
+        },
         artifacts={a["name"]: a["manifest"].get("contents", []) for a in artifacts},
         ended="exit" in found,
     )
@@ -177,23 +187,32 @@ def held(project: str, entity: str | None, id: str) -> Held | None:
     if bucket is None:
         return None
     tail = json.loads(bucket.get("historyTail") or "[]")
-    nodes = [e["node"] for e in (bucket.get("outputArtifacts") or {"edges": []})["edges"]]
+
+    def nodes(name: str) -> list[dict[str, Any]]:
+        return [e["node"] for e in (bucket.get(name) or {"edges": []})["edges"]]
+
     return Held(
         step=json.loads(tail[-1]).get("_step", -1) if tail else -1,
         lines=bucket.get("historyLineCount") or 0,
-        artifacts={n["artifactSequence"]["name"] for n in nodes if n["state"] == "COMMITTED"},
+        files={n["name"] for n in nodes("files") if int(n["sizeBytes"])},
+        artifacts={
+            n["artifactSequence"]["name"]
+            for n in nodes("outputArtifacts")
+            if n["state"] == "COMMITTED"
+        },
     )
 
 
 def lacks(run: list[Recorded]) -> str:
-    """What of a run the server does not have, empty if nothing."""
+    """What of a run the server does not have, in words; empty if it has all."""
     has = held(run[0].project, run[0].entity, run[0].id)
     if has is None:
-        return "the run"
+        return "the server does not have it"
     if has.step < (last := max(it.last for it in run)):
-        return f"history after step {max(has.step, 0)} of {last}"
-    missing = {a for it in run for a in it.artifacts} - has.artifacts
-    return f"artifact {', '.join(sorted(missing))}" if missing else ""
+        return f"the server lacks steps {max(has.step, 0) + 1} to {last}"
+    missing = {m for it in run for m in it.media} - has.files
+    missing |= {a for it in run for a in it.artifacts} - has.artifacts
+    return f"the server lacks {len(missing)} files: {min(missing)}" if missing else ""
 
 
 def upload(run: list[Recorded]) -> str:
