@@ -46,6 +46,18 @@ report: $(STAMP)  ## all results on one page, metrics/report.html; `make repro` 
 diff: $(STAMP)  ## what two commits differ in: A=COMMIT B=COMMIT; B is the working tree if not said
 	@python -m tools.diff --a '$(A)' --b '$(B)'
 
+sync: $(STAMP)  ## upload what W&B recorded offline; can be repeated
+	@python -m tools.sync
+
+dashboard: $(STAMP)  ## complete the W&B project from what is stored, save its workspace
+	@python -m tools.dashboard
+
+watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no account
+	@WANDB_CONFIG_DIR=$(CURDIR)/.wandb-data wandb leet wandb
+
+prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
+	@python -m tools.prune
+
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
@@ -68,4 +80,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf data metrics/runs metrics/costs metrics/report.html .ckpt .workers dvc_plots pictures
 	git worktree prune
 
-.PHONY: help env repro setting pictures netron report diff test bench lint lock clean
+.PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench lint lock clean

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import stats
+from stages import stats, story, tracking
 from stages.common import METRICS, RUN, Refused, dump, enter, load, writing
 from stages.parameters import Comparison, ask
 
@@ -191,6 +191,7 @@ def main() -> None:
     write_csv(FOLDER / "curves.csv", drawn)
     verdicts = {name: compare(c, name, seeds, metrics) for name, c in comparisons.items()}
     dump(FOLDER / "comparisons.json", verdicts)
+    tracking.join(story.comparisons_id(), lambda _: story.of_comparisons())
     print(f"{len(runs)} runs; " + ", ".join(f"{n}: {v['verdict']}" for n, v in verdicts.items()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stages import figures, stats
+from stages import figures, stats, story, tracking
 from stages.common import (
     AUGMENTED,
     EVALUATION,
@@ -21,7 +21,7 @@ from stages.common import (
     split_of,
     writing,
 )
-from stages.parameters import parse_run
+from stages.parameters import parse_run, raw
 
 
 def head_metrics(
@@ -174,6 +174,7 @@ def main(run: str) -> None:
         aside.mkdir()
         figures.draw(aside, run, content, predictions, history, metrics)
     dump(Path(METRICS.format(run)), metrics)
+    tracking.join(story.id_of(run), lambda id: story.of_run(run, raw(), id))
     told = ", ".join(
         f"{h} {m['accuracy']:.2f} (chance {m['chance']:.2f})"
         if m["accuracy"] is not None

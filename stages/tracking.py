@@ -1,4 +1,4 @@
-"""Weights & Biases, the only importer of it: a run that can never harm a training.
+"""Weights & Biases, the only importer of it: a run that can never harm a stage.
 
 Configured by W&B's own environment variables and settings files; offline unless those say
 otherwise. Whatever W&B does, the stage's result stands and a process loses seconds at most.
@@ -7,10 +7,19 @@ otherwise. Whatever W&B does, the stage's result stands and a process loses seco
 import configparser
 import os
 import socket
+import subprocess
 import sys
+import time
 import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from stages.common import digest
+from stages.parameters import parse_run
 
 PROJECT = "facet"
 # Not result-changing, so not in params.yaml. Sampling and flushing often lets a run of seconds
@@ -21,12 +30,107 @@ DEFAULTS = {
     "x_stats_sampling_interval": "0.5",
     "x_transaction_log_flush_interval": "0.5",
     "x_disable_viewer": "true",
-    "init_timeout": "5",
+    "init_timeout": "4",
     "console": "off",
     "error_reporting": "false",
     "silent": "true",
 }
-FINISH_SECONDS = 8.0
+FINISH_SECONDS = 7.0
+JOINED = "joined"  # lies in the folder of a process that added to another's run
+PRUNED = "pruned"  # names the runs whose folders were removed after their upload
+OFFLINE = "offline"  # lies beside the runs' folders after a server failed
+ASK_AGAIN = 600  # seconds for which that keeps the other processes from asking it too
+
+
+@dataclass
+class Table:
+    """Columns and rows; a cell that is an array, height x width x channels uint8, is an image."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+@dataclass
+class Plot:
+    """Lines over one axis: `lines` names each one's (x, y) lists."""
+
+    title: str
+    x: str
+    lines: dict[str, tuple[list[float], list[float]]]
+
+
+@dataclass
+class Story:
+    """What W&B is told of one run; plain things and paths, made from the run's stored files."""
+
+    id: str
+    options: dict[str, Any]  # those of wandb.init
+    config: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)  # steps 1, 2, ...
+    shown: dict[str, Path | Table | Plot] = field(default_factory=dict)  # one step after the rows
+    summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)  # of the artifact of type model
+    alerts: dict[str, str] = field(default_factory=dict)
+
+
+# --- a run as it is told ---------------------------------------------------------------------
+
+
+def described(run: str, dataset: str) -> dict[str, Any]:
+    """Name, group, job type and tags of a run."""
+    experiment, _ = parse_run(run)
+    return {"name": run, "group": experiment, "job_type": "train", "tags": [dataset, experiment]}
+
+
+def config(run: str, dataset: str, tree: dict[str, Any], id: str, data: Path) -> dict[str, Any]:
+    """Parameters of a run, from params.yaml's `tree`, and where it comes from."""
+    experiment, seed = parse_run(run)
+    return {
+        "run": run,
+        "experiment": experiment,
+        "dataset": dataset,
+        "seed": seed,
+        "defaults": tree["defaults"],
+        "experiments": {experiment: tree["experiments"][experiment]},
+        "provenance": {
+            "identity": id,
+            "commit": _git("rev-parse", "HEAD"),
+            "uncommitted": bool(_git("status", "--porcelain")),
+            "data_sha256": digest(data),
+            "lock_sha256": digest("requirements.lock"),
+        },
+    }
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+
+
+def processor() -> str:
+    """The type of this machine's processor."""
+    names = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "name" in line)
+    return next(names, "unknown")
+
+
+def _lines(path: str) -> Iterator[str]:
+    try:
+        yield from Path(path).read_text().splitlines()
+    except OSError:
+        return
+
+
+def epoch(row: dict[str, float]) -> dict[str, float]:
+    """A row of a run's history under the names W&B shows: `train/...` and `validation/...`."""
+
+    def name(key: str) -> str:
+        if key.startswith("val_"):
+            return "validation/" + key.removeprefix("val_")
+        return key if key in ("epoch", "learning_rate") else f"train/{key}"
+
+    return {name(k): v for k, v in row.items()}
+
+
+# --- W&B's settings --------------------------------------------------------------------------
 
 
 def configure() -> str:
@@ -35,19 +139,48 @@ def configure() -> str:
     os.environ.setdefault("WANDB_DIR", str(root))
     os.environ.setdefault("WANDB_DATA_DIR", str(root / ".wandb-data"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(root / ".wandb-cache"))
-    home = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config/wandb"))
-    files = configparser.ConfigParser()
-    files.read([home / "settings", Path(os.environ["WANDB_DIR"]) / "wandb/settings"])
-    said = dict(files["default"]) if files.has_section("default") else {}
+    said = settings()
     for key, value in DEFAULTS.items():
         if key not in said:
             os.environ.setdefault(f"WANDB_{key.upper()}", value)
     return os.environ.get("WANDB_MODE") or said.get("mode", "offline")
 
 
+def settings() -> dict[str, str]:
+    """What W&B's settings files say, the project's over the user's."""
+    home = Path(os.environ.get("WANDB_CONFIG_DIR", Path.home() / ".config/wandb"))
+    files = configparser.ConfigParser(interpolation=None)
+    try:
+        files.read([home / "settings", folder() / "settings"])
+        return dict(files["default"])
+    except (configparser.Error, KeyError, UnicodeDecodeError):
+        return {}
+
+
+def folder() -> Path:
+    """Where W&B keeps its runs."""
+    return Path(os.environ.get("WANDB_DIR", ".")) / "wandb"
+
+
+def address() -> str:
+    """The W&B server's URL."""
+    url = os.environ.get("WANDB_BASE_URL") or settings().get("base_url", "https://api.wandb.ai")
+    return url.rstrip("/")
+
+
+def project() -> str:
+    """The W&B project runs go to."""
+    return os.environ.get("WANDB_PROJECT") or settings().get("project", PROJECT)
+
+
+def entity() -> str | None:
+    """The user or team whose project it is; None for the key's own user."""
+    return os.environ.get("WANDB_ENTITY") or settings().get("entity")
+
+
 def reachable(seconds: float = 1.0) -> bool:
     """Whether something listens where the W&B server should be."""
-    url = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    url = urllib.parse.urlsplit(address())
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
         socket.create_connection((url.hostname or "", port), seconds).close()
@@ -56,63 +189,161 @@ def reachable(seconds: float = 1.0) -> bool:
     return True
 
 
+def failing() -> bool:
+    """Whether a process found the server failing minutes ago, so that others need not ask it."""
+    try:
+        return time.time() - (folder() / OFFLINE).stat().st_mtime < ASK_AGAIN
+    except OSError:
+        return False
+
+
+def forgive() -> None:
+    """Let the next process ask the server again."""
+    (folder() / OFFLINE).unlink(missing_ok=True)
+
+
+def trained(id: str) -> list[str]:
+    """The ids under which this machine trained run `id`, its deliberate repeats after it."""
+    here = folder()
+    found = {
+        p.name.partition("run-")[2].partition("-")[2]
+        for p in here.glob(f"*run-*-{id}*")
+        if not (p / JOINED).exists()
+    }
+    found |= {line for line in _lines(str(here / PRUNED)) if line.startswith(id)}
+    return sorted(found, key=lambda i: int(i.removeprefix(id).removeprefix("-r") or 0))
+
+
+# --- a run -----------------------------------------------------------------------------------
+
+
 class Run:
     """One W&B run, or nothing where W&B does not work; no method raises."""
 
-    def __init__(self, id: str, resumed: bool, **options: Any) -> None:
-        """Start run `id`, or one beside it if this machine finished it before and it is repeated.
+    def __init__(self, id: str, resumed: bool = False, joins: bool = False, **options: Any) -> None:
+        """Start run `id`, or one beside it if this machine trained it before and it is repeated.
 
-        `options` are those of wandb.init: config, group, job_type, tags, name.
+        A `resumed` training goes on in the run it was in. A process that `joins` adds to a run
+        that another made, and does not pass its own load off as that one's. `options` are those
+        of wandb.init: config, group, job_type, tags, name.
         """
         self._run: Any = None
         self.id = id
+        self._online = False
+        try:
+            self._start(resumed, joins, options)
+        except Exception as e:
+            self._say(f"not tracked: {type(e).__name__}: {str(e)[:120]}")
+
+    def _start(self, resumed: bool, joins: bool, options: dict[str, Any]) -> None:
         mode = configure()
         if mode == "disabled":
             return
-        earlier = list((Path(os.environ["WANDB_DIR"]) / "wandb").glob(f"*run-*-{id}*"))
-        if earlier and not resumed:
-            self.id = f"{id}-r{len(earlier)}"
-        if mode == "online" and not reachable():
-            self._say("the server cannot be reached; going on offline, upload later: wandb sync")
+        self._earlier = trained(self.id.partition("-r")[0] if joins else self.id)
+        if self._earlier and not joins:
+            last = self._earlier[-1].removeprefix(self.id).removeprefix("-r") or 0
+            self.id = self._earlier[-1] if resumed else f"{self.id}-r{int(last) + 1}"
+        if mode == "online" and failing():
+            mode = "offline"
+        elif mode == "online" and not reachable():
+            self._fail("the server cannot be reached")
             mode = "offline"
         for tried in dict.fromkeys([mode, "offline"]):
             try:
                 import wandb
 
-                settings = wandb.Settings(finish_timeout=FINISH_SECONDS, save_code=False)
                 self._run = wandb.init(
                     id=self.id,
                     resume="allow",
                     mode=tried,  # type: ignore[arg-type]
-                    settings=settings,
+                    settings=wandb.Settings(
+                        finish_timeout=FINISH_SECONDS,
+                        finish_timeout_raises=True,
+                        save_code=False,
+                        x_disable_stats=joins,
+                    ),
                     **options,
                 )
+                self._online = tried == "online"
+                if joins:
+                    (Path(self._run.settings.sync_dir) / JOINED).touch()
                 return
             except Exception as e:
-                self._say(f"{tried} failed: {type(e).__name__}: {str(e)[:120]}")
+                told = f"{tried} failed: {type(e).__name__}: {str(e)[:120]}"
+                self._fail(told) if tried == "online" else self._say(told)
                 self._quietly("teardown")
 
     def log(self, values: dict[str, Any], step: int) -> None:
         """One row of the history."""
-        self._quietly("log", values, step=step)
+        # Without commit W&B holds the row back until the next one: an epoch to lose to kill -9.
+        self._quietly("log", values, step=step, commit=True)
 
     def axis(self, name: str) -> None:
-        """Draw every metric over `name`."""
+        """Draw the metrics of epochs over `name`."""
         self._quietly("define_metric", name)
-        self._quietly("define_metric", "*", step_metric=name)
+        # Not "*": a row of pictures, which has no epoch, would be given epoch 0.
+        for metric in ("train/*", "validation/*", "learning_rate", "items_per_second"):
+            self._quietly("define_metric", metric, step_metric=name)
 
-    def summarise(self, values: dict[str, Any]) -> None:
-        if self._run is not None:
-            try:
-                self._run.summary.update(values)
-            except Exception as e:
-                self._say(f"summary failed: {e}")
+    def tell(self, story: Story, known: int | None = None) -> None:
+        """Tell all of `story` but the rows W&B has, of which there are `known`.
+
+        Unless given, that is what the server says or, offline, all if this machine trained the run.
+        """
+        if self._run is None:
+            return
+        try:
+            if known is None:
+                trained_here = len(story.rows) if self.id in self._earlier else 0
+                known = max(self._run.step - 1, 0) if self._online else trained_here
+            self._tell(story, known)
+        except Exception as e:
+            self._say(f"{type(e).__name__}: {str(e)[:120]}")
+
+    def _tell(self, story: Story, known: int) -> None:
+        import wandb
+
+        if story.rows:
+            self.axis("epoch")
+        for step, row in enumerate(story.rows, 1):
+            if step > known:
+                self.log(row, step)
+        # What the training said of itself is not said again: the machine is in it.
+        self._run.config.update(
+            {k: v for k, v in story.config.items() if not known or k == "outputs"},
+            allow_val_change=True,
+        )
+        shown = {name: _media(wandb, thing) for name, thing in story.shown.items()}
+        if shown:
+            self.log(shown, max(len(story.rows), known, self._run.step - 1) + 1)
+        self._run.summary.update(story.summary)
+        if story.files:
+            artifact = wandb.Artifact(f"model-{self.id}", "model")
+            for name, path in story.files.items():
+                # No second copy: the original is uploaded, now or by `make sync`.
+                artifact.add_file(str(path), name, skip_cache=True, policy="immutable")
+            self._run.log_artifact(artifact)
+        for title, text in story.alerts.items():
+            self._run.alert(title, text, wait_duration=0)
 
     def finish(self, failed: bool = False) -> None:
         """Write out and close; waits for a server FINISH_SECONDS at most."""
-        self._quietly("finish", exit_code=int(failed))
+        try:
+            if self._run is not None:
+                self._run.finish(exit_code=int(failed))
+        except Exception as e:
+            self._fail(f"not all of {self.id} was sent: {type(e).__name__}")
         self._quietly("teardown")
         self._run = None
+
+    def _fail(self, message: str) -> None:
+        """Say it, and spare the processes that follow the wait."""
+        self._say(f"{message}; going on offline; upload later with: make sync")
+        try:
+            folder().mkdir(parents=True, exist_ok=True)
+            (folder() / OFFLINE).write_text(message + "\n")
+        except OSError:
+            return
 
     def _quietly(self, method: str, *args: Any, **options: Any) -> None:
         try:
@@ -126,4 +357,33 @@ class Run:
 
     @staticmethod
     def _say(message: str) -> None:
-        print(f"tracking: {message}", file=sys.stderr)
+        print(f"tracking: {' '.join(message.split())}", file=sys.stderr)
+
+
+def join(id: str, story: Callable[[str], Story]) -> None:
+    """Add the story of a run to W&B, as a process beside the one that trained it."""
+    if configure() == "disabled":
+        return
+    try:
+        told = story(id)
+        run = Run(id, joins=True, **told.options)
+        run.tell(told)
+        run.finish()
+    except Exception as e:
+        Run._say(f"{id}: {type(e).__name__}: {str(e)[:120]}")
+
+
+def _media(wandb: Any, thing: Path | Table | Plot) -> Any:
+    """A picture, table or plot as W&B's own object."""
+    if isinstance(thing, Path):
+        return wandb.Image(str(thing))
+    if isinstance(thing, Plot):
+        xs, ys = zip(*thing.lines.values(), strict=True)
+        return wandb.plot.line_series(xs, ys, list(thing.lines), thing.title, thing.x)
+
+    def cell(value: Any) -> Any:
+        return wandb.Image(value) if isinstance(value, np.ndarray) else value
+
+    return wandb.Table(
+        thing.columns, [[cell(v) for v in row] for row in thing.rows], allow_mixed_types=True
+    )

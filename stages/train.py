@@ -9,7 +9,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -276,42 +275,6 @@ def write_history(history: list[dict[str, float]], path: Path) -> None:
         writer.writerows({k: f"{v:.7g}" for k, v in row.items()} for row in history)
 
 
-def provenance(run: str, id: str, data: Path) -> dict[str, Any]:
-    """Where a run comes from: commit, inputs' hashes, machine."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True)
-        return done.stdout.strip()
-
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        "unknown",
-    )
-    experiment, seed = parse_run(run)
-    return {
-        "run": run,
-        "experiment": experiment,
-        "seed": seed,
-        "identity": id,
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted": bool(git("status", "--porcelain")),
-        "data_sha256": digest(data),
-        "lock_sha256": digest(LOCK),
-        "processor": cpu,
-    }
-
-
-def _lines(path: str) -> Iterator[str]:
-    try:
-        yield from Path(path).read_text().splitlines()
-    except OSError:
-        return
-
-
 def main(run: str) -> None:
     """Train RUN, EXPERIMENT-SEED, into data/runs/RUN."""
     started = time.monotonic()
@@ -324,20 +287,12 @@ def main(run: str) -> None:
 
     id = identity(run, spec, data)
     checkpoint = CHECKPOINTS / id / "state.pkl"
-    tree = raw()
+    dataset = content["about"]["dataset"]
     tracked = tracking.Run(
         f"{run}-{id[:8]}",
         checkpoint.exists(),
-        project=tracking.PROJECT,
-        name=run,
-        group=experiment,
-        job_type="train",
-        tags=[content["about"]["dataset"], experiment],
-        config={
-            "defaults": tree["defaults"],
-            "experiments": {experiment: tree["experiments"][experiment]},
-            "provenance": provenance(run, id, data),
-        },
+        config=tracking.config(run, dataset, raw(), id, data) | {"processor": tracking.processor()},
+        **tracking.described(run, dataset),
     )
     try:
         costs = train(run, spec, content, seed, id, checkpoint, tracked)
@@ -373,15 +328,7 @@ def train(
         training.put_down(checkpoint)
         seconds.append(time.monotonic() - begun)
         tracked.log(
-            {
-                k.replace("val_", "validation/")
-                if k.startswith("val_")
-                else k
-                if k in ("epoch", "learning_rate")
-                else f"train/{k}": v
-                for k, v in row.items()
-            }
-            | {"items_per_second": n / seconds[-1]},
+            tracking.epoch(row) | {"items_per_second": n / seconds[-1]},
             step=len(training.history),
         )
         bar.update()

@@ -248,3 +248,33 @@ def prepared(_prepared: Project, tmp_path: Path) -> Project:
     project.parameters = copy.deepcopy(_prepared.parameters)
     shutil.copytree(_prepared.folder, project.folder)
     return project
+
+
+@pytest.fixture(scope="session")
+def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose runs are trained, evaluated and compared, W&B recording offline."""
+    project = copy.copy(_prepared)
+    project.folder = tmp_path_factory.mktemp("tracked") / "project"
+    shutil.copytree(_prepared.folder, project.folder)
+    home = str(project.folder.parent / "home")
+    for stage in ("train plain-0", "train dropped-0", "evaluate plain-0", "evaluate dropped-0",
+                  "compare"):  # fmt: skip
+        project.run(sys.executable, "-m", *f"stages.{stage}".split(), **tracking(), HOME=home)
+    return project
+
+
+@pytest.fixture
+def tracked(_tracked: Project, tmp_path: Path) -> Project:
+    project = copy.copy(_tracked)
+    project.folder = tmp_path / "project"
+    shutil.copytree(_tracked.folder, project.folder, symlinks=True)
+    return project
+
+
+KEY = "k" * 40
+
+
+def tracking(url: str = "", mode: str = "") -> dict[str, str]:
+    """An environment for W&B: offline, or online with the server at `url`."""
+    server = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY} if url else {}
+    return server | {"WANDB_MODE": mode or ("online" if url else "offline")}

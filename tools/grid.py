@@ -22,6 +22,7 @@ import typer
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
+from stages import tracking
 from stages.common import Refused, command, die_with, dump
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
@@ -328,6 +329,8 @@ def main(
                     f"RUN={name}: no run or experiment of that name{nearest(name, known)}"
                 )
         wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
+    tracking.configure()
+    tracking.forgive()
     changed = status()
     if not changed:
         print("nothing to do: data and pipelines are up to date")
@@ -342,6 +345,8 @@ def main(
 
         report.write(status() if changed and run else set())
     print(f"report: {PAGE}")
+    if tracking.failing():
+        print("W&B's server failed: what followed was recorded offline; upload it with: make sync")
 
 
 def make(
