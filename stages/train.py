@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from stages import tracking
+from stages import manifest, tracking
 from stages.common import (
     AUGMENTED,
     COSTS,
@@ -35,7 +35,7 @@ from stages.common import (
     split_of,
     writing,
 )
-from stages.parameters import Experiment, ask, parse_run, raw
+from stages.parameters import Experiment, ask, parse_run, written
 
 if TYPE_CHECKING:
     import keras
@@ -283,14 +283,6 @@ def provenance(run: str, id: str, data: Path) -> dict[str, Any]:
         done = subprocess.run(["git", *words], capture_output=True, text=True)
         return done.stdout.strip()
 
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        "unknown",
-    )
     experiment, seed = parse_run(run)
     return {
         "run": run,
@@ -301,15 +293,8 @@ def provenance(run: str, id: str, data: Path) -> dict[str, Any]:
         "uncommitted": bool(git("status", "--porcelain")),
         "data_sha256": digest(data),
         "lock_sha256": digest(LOCK),
-        "processor": cpu,
+        "processor": manifest.processor(),
     }
-
-
-def _lines(path: str) -> Iterator[str]:
-    try:
-        yield from Path(path).read_text().splitlines()
-    except OSError:
-        return
 
 
 def main(run: str) -> None:
@@ -324,7 +309,7 @@ def main(run: str) -> None:
 
     id = identity(run, spec, data)
     checkpoint = CHECKPOINTS / id / "state.pkl"
-    tree = raw()
+    origin = provenance(run, id, data)
     tracked = tracking.Run(
         f"{run}-{id[:8]}",
         checkpoint.exists(),
@@ -334,9 +319,8 @@ def main(run: str) -> None:
         job_type="train",
         tags=[content["about"]["dataset"], experiment],
         config={
-            "defaults": tree["defaults"],
-            "experiments": {experiment: tree["experiments"][experiment]},
-            "provenance": provenance(run, id, data),
+            **written("defaults", f"experiments.{experiment}"),
+            "provenance": origin,
         },
     )
     try:
@@ -347,6 +331,7 @@ def main(run: str) -> None:
     tracked.finish()
     costs |= {"wall_seconds": time.monotonic() - started, "wandb_id": tracked.id}
     dump(COSTS.format(run), costs)
+    manifest.write(run, origin, [data, LOCK, *sources()], tracked.id)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 

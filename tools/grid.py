@@ -23,7 +23,7 @@ from stages.common import Refused, command, die_with
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
-SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
+SHARED = (".ckpt", "metrics/costs", "metrics/manifests")  # what a run leaves outside DVC's outputs
 
 
 def status() -> set[str]:
