@@ -18,7 +18,8 @@ SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/run/", "/var/"
 def install(folder: str, stage: str, root: str) -> None:
     """Note from now on what this process and those it forks read."""
     root = os.path.realpath(root)
-    ours = tuple(os.path.realpath(p) + os.sep for p in (sys.prefix, sys.base_prefix, folder))
+    pythons = {sys.prefix, sys.base_prefix, *map(os.path.realpath, (sys.prefix, sys.base_prefix))}
+    ours = (*(p + os.sep for p in pythons), os.path.realpath(folder) + os.sep)
     name = stage.replace("/", "%")
     notes = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     seen: set[tuple[str, str]] = set()
