@@ -3,6 +3,7 @@
 Neither in git nor an output of DVC, since it differs each time while the run does not.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -68,8 +69,11 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the PACKAGES that are installed."""
-    found = {d.name.lower(): d.version for d in metadata.distributions() if d.name}
-    return {"python": platform.python_version()} | {p: found[p] for p in PACKAGES if p in found}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def write(run: str, origin: dict[str, Any], inputs: Iterable[Path], wandb_id: str) -> None:

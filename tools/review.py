@@ -26,7 +26,6 @@ from typing import Annotated, Any
 import typer
 
 from stages.common import MANIFESTS, METRICS, RUN, Refused, command, die_with, dump
-from stages.compare import FIGURES
 from stages.manifest import machine, now, processor, versions, who
 from stages.parameters import nearest
 from tools import checks, trace
@@ -112,8 +111,7 @@ def tolerate(
         runs = {n.partition("@")[2] for n in needs[name] if n.startswith("evaluate@")}
         verdict = found[name]
         made = verdict.verdict != "not made"
-        known = verdict.verdict == "identical" or bool(verdict.metrics) or name == "compare"
-        return made and known and runs <= elsewhere and worst(verdict.metrics) <= tolerance
+        return made and runs <= elsewhere and worst(verdict.metrics) <= tolerance
 
     fine = {n for n in judged if close(n)}
     for name, verdict in found.items():
@@ -126,19 +124,30 @@ def tolerate(
 def original(
     path: str, hash: str | None, cache: Cache, committed: dict[str, str]
 ) -> dict[str, Any] | None:
-    """Metrics as they were: from git, DVC's cache, or as far as metrics/runs.csv tells them."""
+    """Metrics as they were: from git or DVC's cache; None where neither has them."""
     with contextlib.suppress(ValueError):
         if path in committed:
             return json.loads(committed[path])
         if hash and cache.sound(hash):
             return json.loads(cache.file(hash).read_text())
-    table = csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", "")))
-    rows = [r for r in table if METRICS.format(r["run"]) == path]
-    heads = {
-        r["head"]: {k: float(r[k]) if r[k] else None for k in FIGURES} | {"verdict": r["verdict"]}
-        for r in rows
-    }
-    return {"heads": heads} if heads else None
+    return None
+
+
+def from_table(
+    path: str, after: dict[str, Any], committed: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What metrics/runs.csv tells of a run's metrics at `path`, and the same part of those `after`;
+    where it tells nothing, nothing and all of them.
+    """
+    was: dict[str, Any] = {}
+    here: dict[str, Any] = {}
+    for row in csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))):
+        now = after.get("heads", {}).get(row["head"], {})
+        if METRICS.format(row["run"]) == path:
+            told = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
+            was[row["head"]] = {k: float(row[k]) if row[k] else None for k in told}
+            here[row["head"]] = {k: now[k] for k in told}
+    return ({"heads": was}, {"heads": here}) if was else ({}, after)
 
 
 def measure(
@@ -150,14 +159,11 @@ def measure(
             file = clone / path
             if was == here or not path.endswith(".json") or not file.is_file():
                 continue
-            before, after = original(path, was, cache, committed), json.loads(file.read_text())
+            after = json.loads(file.read_text())
+            before = original(path, was, cache, committed)
             if before is None:
-                verdict.why += "; the metrics it had are in no cache here"
-                continue
-            if "heads" in before and set(before) == {"heads"}:  # as much as runs.csv tells
-                kept = {h: list(v) for h, v in before["heads"].items()}
-                after = {"heads": {h: {k: after["heads"].get(h, {}).get(k) for k in ks}
-                                   for h, ks in kept.items()}}  # fmt: skip
+                before, after = from_table(path, after, committed)
+                verdict.why += "; of its metrics only metrics/runs.csv is at hand"
             verdict.metrics |= differences(before, after)
 
 
@@ -578,10 +584,10 @@ def again(
 
 def local_cache(root: Path) -> Cache:
     """The cache that the project in `root` uses."""
-    done = subprocess.run(["dvc", "cache", "dir"], cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise Refused(f"dvc cache dir: {done.stderr.strip()[-300:]}")
-    return Cache(root / done.stdout.strip() / "files/md5")
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return Cache(Path(repo.cache.local.path))
 
 
 def caches(it: Subject) -> list[Finding]:
