@@ -26,10 +26,10 @@ from typing import Annotated, Any
 import typer
 
 from stages.common import MANIFESTS, METRICS, RUN, Refused, command, die_with, dump
-from stages.manifest import machine, now, processor, versions, who
+from stages.manifest import PACKAGES, machine, now, processor, who
 from stages.parameters import nearest
 from tools import checks, trace
-from tools.checks import PACKAGES, Cache, Finding, Lock, Stage, hashes
+from tools.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage, hashes
 from tools.grid import reason
 
 ENVIRONMENTS = Path(".review")
@@ -209,7 +209,7 @@ def cloned(root: Path, commit: str, into: str) -> Iterator[Path]:
 
 def environment(root: Path, clone: Path) -> Path:
     """An environment made from the commit's own lock files, once for each content of them."""
-    locks = [clone / PACKAGES, clone / "requirements-uv.lock"]
+    locks = [clone / PACKAGE_LOCK, clone / "requirements-uv.lock"]
     for file in locks:
         if not file.exists():
             raise Refused(f"{file.name}: not in the commit; it cannot tell its packages")
@@ -218,7 +218,7 @@ def environment(root: Path, clone: Path) -> Path:
     complete = folder / ".complete"
     if complete.exists():
         return folder
-    print(f"building {folder.relative_to(root)} from {PACKAGES}", flush=True)
+    print(f"building {folder.relative_to(root)} from {PACKAGE_LOCK}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     python = str(folder / "bin/python")
     sync = ["-m", "uv", "pip", "sync", "--quiet", "--compile-bytecode", "--python", python]
@@ -229,16 +229,17 @@ def environment(root: Path, clone: Path) -> Path:
     ):
         done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
-            raise Refused(f"{PACKAGES}: no environment from it: {done.stderr.strip()[-400:]}")
+            raise Refused(f"{PACKAGE_LOCK}: no environment from it: {done.stderr.strip()[-400:]}")
     complete.touch()
     return folder
 
 
 def installed(folder: Path) -> dict[str, str]:
-    """The version of each package in the environment `folder`, by its plain name."""
+    """The version of each package in the environment `folder`, by its plain name, and python's."""
     code = (
-        "import json; from importlib import metadata;"
-        "print(json.dumps([[d.name, d.version] for d in metadata.distributions()]))"
+        "import json, platform; from importlib import metadata;"
+        "found = [[d.name, d.version] for d in metadata.distributions()];"
+        "print(json.dumps([['python', platform.python_version()], *found]))"
     )
     python = folder / "bin/python"
     if not python.exists():
@@ -382,7 +383,7 @@ def page(review: dict[str, Any]) -> str:
                 ["when", review["when"]],
                 ["machine", f"{here['host']}, {here['cores']} cores, {here['system']}"],
                 ["processor", review["processor"]],
-                ["packages", ", ".join(f"{k} {v}" for k, v in review["versions"].items())],
+                ["packages", ", ".join(f"{k} {v}" for k, v in review["versions"].items()) or "-"],
                 ["scope", review["scope"] + ("" if review["ran"] else "; nothing was run")],
                 ["tolerance", review["tolerance"]],
             ],
@@ -477,9 +478,11 @@ def main(
         made = manifests(root, it.lock, it.scope)
         findings = at_rest(it, quick)
         found: dict[str, Verdict] = {}
+        have: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
             folder = Path(env).absolute() if env else environment(root, clone)
-            more, found = again(it, folder, jobs, wandb, made, tolerance)
+            have = installed(folder)
+            more, found = again(it, folder, have, jobs, wandb, made, tolerance)
             findings += more
     verdict, told = conclude(findings, found, quick)
     review: dict[str, Any] = {
@@ -490,7 +493,7 @@ def main(
         "when": now(),
         "machine": machine(),
         "processor": processor(),
-        "versions": versions(),
+        "versions": {k: have[k] for k in ("python", *PACKAGES) if k in have},
         "scope": run or "all stages",
         "ran": bool(found),
         "tolerance": f"{tolerance} of an accuracy where the type of processor differs; "
@@ -561,11 +564,19 @@ def at_rest(it: Subject, quick: bool) -> list[Finding]:
 
 
 def again(
-    it: Subject, env: Path, jobs: int, wandb: bool, made: dict[str, Any], tolerance: float
+    it: Subject,
+    env: Path,
+    have: dict[str, str],
+    jobs: int,
+    wandb: bool,
+    made: dict[str, Any],
+    tolerance: float,
 ) -> tuple[list[Finding], dict[str, Verdict]]:
-    """Make the stages anew with the environment `env`: what was found, and each one's verdict."""
-    pins = checks.pinned((it.clone / PACKAGES).read_text())
-    findings = checks.packages(installed(env), pins, str(env))
+    """Make the stages anew with the environment `env`, which has the packages `have`: what was
+    found, and each stage's verdict. `made` are the runs' manifests.
+    """
+    pins = checks.pinned((it.clone / PACKAGE_LOCK).read_text())
+    findings = checks.packages(have, pins, str(env))
     if findings:
         return findings, {}
     with tempfile.TemporaryDirectory(prefix="facet-trace-") as temporary:
