@@ -290,7 +290,8 @@ def provenance(run: str, id: str, data: Path) -> dict[str, Any]:
         "seed": seed,
         "identity": id,
         "commit": git("rev-parse", "HEAD"),
-        "uncommitted": bool(git("status", "--porcelain")),
+        # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
+        "uncommitted": bool(git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
         "data_sha256": digest(data),
         "lock_sha256": digest(LOCK),
         "processor": manifest.processor(),

@@ -18,7 +18,9 @@ from stages.common import Refused
 from stages.manifest import listing, md5
 
 Lock = dict[str, dict[str, Any]]  # stage -> its entry in dvc.lock
-PARAMETERS, LOCK, PACKAGES = "params.yaml", "dvc.lock", "requirements.lock"
+Objects = dict[str, str]  # an object's hash -> the file it is of
+Members = Callable[[str], dict[str, str] | None]  # a folder's hash -> its files, None if unknown
+PARAMETERS, LOCK, PACKAGE_LOCK = "params.yaml", "dvc.lock", "requirements.lock"
 
 # What a stage may read without a word in dvc.yaml, and why that can change no result.
 ALLOWED = {
@@ -84,6 +86,8 @@ def declared(folder: Path) -> dict[str, Stage]:
                 )
     except DvcException as e:
         raise Refused(f"dvc.yaml: {e}; see `dvc status`") from None
+    if not found:
+        raise Refused("dvc.yaml: the commit has no stages in it; nothing to review")
     try:
         order = list(TopologicalSorter(upstream(found)).static_order())
     except CycleError as e:
@@ -123,7 +127,10 @@ def closure(stages: dict[str, Stage], targets: Iterable[str]) -> list[str]:
 def entries(folder: Path) -> Lock:
     """The stages of dvc.lock, by DVC's own reader; none where there is no such file."""
     file = folder / LOCK
-    return (parsed(file).get("stages") or {}) if file.exists() else {}
+    found = (parsed(file).get("stages") or {}) if file.exists() else {}
+    if not isinstance(found, dict) or not all(isinstance(e, dict) for e in found.values()):
+        raise Refused(f"{LOCK}: holds no stages as DVC writes them; `git checkout {LOCK}`")
+    return found
 
 
 def parsed(file: Path) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def up_to_date(
     stages: dict[str, Stage],
     scope: list[str],
     folder: Path,
-    members: Callable[[str], dict[str, str] | None],
+    members: Members,
 ) -> list[Finding]:
     """Whether dvc.lock tells of the commands, code, packages, parameters and files of the commit.
 
@@ -243,7 +250,7 @@ def up_to_date(
 def combined(
     path: str,
     inner: dict[str, str | None],
-    members: Callable[[str], dict[str, str] | None],
+    members: Members,
 ) -> str | None:
     """The MD5 of a folder of outputs; None where one of them is not at hand."""
     files: dict[str, str] = {}
@@ -282,7 +289,7 @@ def figures(lock: Lock, stages: dict[str, Stage], scope: list[str], folder: Path
                 found.append(Finding("figures", path, what))
     table = "metrics/runs.csv"
     if any(table in stages[s].outs for s in scope) and (folder / table).exists():
-        found += rows((folder / table).read_text(), outputs(lock), table)
+        found += rows((folder / table).read_text(errors="replace"), outputs(lock), table)
     return found
 
 
@@ -338,6 +345,14 @@ def workspace(lock: Lock, scope: list[str], root: Path) -> list[Finding]:
 # --- DVC's caches ---------------------------------------------------------------------------
 
 
+def unpacked(text: bytes) -> dict[str, str] | None:
+    """The files that a cached folder's listing names, a file's MD5 by its path."""
+    try:
+        return {m["relpath"]: m["md5"] for m in json.loads(text)}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 @dataclass
 class Cache:
     """The local cache of a DVC project, read without DVC: DVC trusts objects that are read-only."""
@@ -350,9 +365,8 @@ class Cache:
     def members(self, hash: str) -> dict[str, str] | None:
         """The files of a cached folder, a file's MD5 by its path; None where it is not whole."""
         try:
-            text = self.file(hash).read_text()
-            return {m["relpath"]: m["md5"] for m in json.loads(text)}
-        except (OSError, ValueError, KeyError, TypeError):
+            return unpacked(self.file(hash).read_bytes())
+        except OSError:
             return None
 
     def sound(self, hash: str) -> bool | None:
@@ -361,21 +375,21 @@ class Cache:
         return md5(file) == hash.removesuffix(".dir") if file.is_file() else None
 
 
-def wanted(lock: Lock, stages: dict[str, Stage], scope: list[str], cache: Cache) -> dict[str, str]:
+def wanted(lock: Lock, stages: dict[str, Stage], scope: list[str], members: Members) -> Objects:
     """All objects behind the cached outputs of dvc.lock: hash -> the file it is of."""
-    found: dict[str, str] = {}
+    found: Objects = {}
     for name in scope:
         for path, hash in hashes(lock.get(name, {}), "outs").items():
             if hash and stages[name].outs.get(path, True):
                 found[hash] = path
                 if hash.endswith(".dir"):
-                    inner = cache.members(hash) or {}
+                    inner = members(hash) or {}
                     found |= {h: f"{path}/{n}" for n, h in inner.items()}
     return found
 
 
 def stored(
-    objects: dict[str, str], cache: Cache, absent: set[str] | None, remote: str | None
+    objects: Objects, cache: Cache, absent: set[str] | None, remote: str | None
 ) -> list[Finding]:
     """Objects that are corrupted in the local cache, or in no cache.
 
@@ -401,24 +415,34 @@ def stored(
     return found
 
 
-def lacking(root: Path, objects: Iterable[str]) -> tuple[set[str] | None, str | None]:
-    """The objects that the default remote lacks, and its name; None, None without a remote.
-
-    Raises Refused where the remote cannot be asked.
-    """
+def caches(
+    root: Path, cache: Cache, lock: Lock, stages: dict[str, Stage], scope: list[str]
+) -> list[Finding]:
+    """What is corrupted or missing in the cache and in the default remote of the project `root`."""
     from dvc.config import NoRemoteError
     from dvc.repo import Repo
 
     with Repo(str(root)) as repo:
         try:
             store = repo.cloud.get_remote_odb()
-            name = repo.config["core"]["remote"]
-            held = set(store.oids_exist(list(objects)))
+
+            def members(hash: str) -> dict[str, str] | None:
+                """Of a folder that is not here, as the remote has it."""
+                held = cache.members(hash)
+                if held is None and store.exists(hash):
+                    held = unpacked(store.fs.cat_file(store.oid_to_path(hash)))
+                return held
+
+            objects = wanted(lock, stages, scope, members)
+            absent = set(objects) - set(store.oids_exist(list(objects)))
+            return stored(objects, cache, absent, repo.config["core"]["remote"])
         except NoRemoteError:
-            return None, None
+            unasked = []
         except Exception as e:  # whatever a storage's client raises
-            raise Refused(f"the remote cannot be asked: {type(e).__name__}: {e}") from None
-    return set(objects) - held, name
+            told = f"the remote cannot be asked: {type(e).__name__}: {' '.join(str(e).split())}"
+            unasked = [flag("remote", ".dvc/config", told)]
+    objects = wanted(lock, stages, scope, cache.members)
+    return [*unasked, *stored(objects, cache, None, None)]
 
 
 # --- packages -------------------------------------------------------------------------------

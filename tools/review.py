@@ -334,7 +334,7 @@ def manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, dict[str, A
         stage, _, run = name.partition("@")
         if stage != "train":
             continue
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
             told = json.loads((root / MANIFESTS.format(run)).read_text())
             if told["outputs"].get(RUN.format(run)) == outs[RUN.format(run)]:
                 found[run] = told
@@ -415,10 +415,10 @@ def page(review: dict[str, Any]) -> str:
         rows = []
         for run, r in review["runs"].items():
             m = r["manifest"] or {}
-            by = (m.get("who") or {}).get("name")
-            state = {True: " and uncommitted changes", False: "", None: ""}[m.get("uncommitted")]
-            commit = f"{m['commit'][:12]}{state}" if m else "no manifest here"
-            rows.append([run, r["wandb_id"], by, m.get("when"), commit, m.get("processor")])
+            state = " and uncommitted changes" if m.get("uncommitted") is True else ""
+            source = f"{str(m.get('commit'))[:12]}{state}" if m else "no manifest here"
+            by = checks.dig(m, "who.name")
+            rows.append([run, r["wandb_id"], by, m.get("when"), source, m.get("processor")])
         lines += ["## Runs", ""]
         lines += table(["run", "W&B", "made by", "when", "from", "processor"], rows)
     return "\n".join(lines)
@@ -543,7 +543,7 @@ def subject(root: Path, clone: Path, commit: str, run: str) -> Subject:
         checks.closure(stages, wanted),
         not run,
         local_cache(root),
-        {p: (clone / p).read_text() for p in files if (clone / p).is_file()},
+        {p: (clone / p).read_text(errors="replace") for p in files if (clone / p).is_file()},
     )
 
 
@@ -559,7 +559,7 @@ def at_rest(it: Subject, quick: bool) -> list[Finding]:
     found += checks.figures(lock, stages, scope, clone)
     if not quick:
         found += checks.workspace(lock, scope, it.root) if head else []
-        found += caches(it)
+        found += checks.caches(it.root, it.cache, lock, stages, scope)
     return found
 
 
@@ -599,17 +599,6 @@ def local_cache(root: Path) -> Cache:
 
     with Repo(str(root)) as repo:
         return Cache(Path(repo.cache.local.path))
-
-
-def caches(it: Subject) -> list[Finding]:
-    """What is corrupted or missing in DVC's cache and remote."""
-    objects = checks.wanted(it.lock, it.stages, it.scope, it.cache)
-    try:
-        absent, remote = checks.lacking(it.root, objects)
-        return checks.stored(objects, it.cache, absent, remote)
-    except Refused as e:
-        unasked = checks.flag("remote", ".dvc/config", str(e))
-        return [unasked, *checks.stored(objects, it.cache, None, None)]
 
 
 if __name__ == "__main__":
