@@ -7,6 +7,11 @@ PYTHON ?= python3.11
 RUN ?=
 SOURCE ?=
 NAME ?= class
+COMMIT ?= HEAD
+# These not from the environment, where other programs have such names.
+QUICK :=
+ENV :=
+INTO :=
 JOBS ?= 0
 A ?=
 B ?=
@@ -64,6 +69,10 @@ test: $(STAMP)  ## all tests
 bench: $(STAMP)  ## preparing the real faces beside the class's way; needs ../shared/data or SOURCE=
 	python -m tools.bench --source '$(SOURCE)'
 
+review: $(STAMP)  ## make HEAD's result again and compare; RUN=a,b COMMIT=x; QUICK=1 runs nothing
+	@python -m tools.review --run '$(RUN)' --commit '$(COMMIT)' --jobs $(JOBS) \
+	    --env '$(ENV)' --into '$(INTO)' $(if $(QUICK),--quick)
+
 lint: $(STAMP)  ## ruff and mypy
 	ruff check .
 	mypy
@@ -77,7 +86,9 @@ lock: $(STAMP)  ## write the lock files anew from pyproject.toml
 	$(COMPILE) --group uv -o requirements-uv.lock
 
 clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the environment stay
-	rm -rf data metrics/runs metrics/costs metrics/report.html .ckpt .workers dvc_plots pictures
+	rm -rf data metrics/runs metrics/costs metrics/manifests metrics/report.html .ckpt .workers
+	rm -rf dvc_plots pictures review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench lint lock clean
+.PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench \
+    review lint lock clean

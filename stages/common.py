@@ -18,6 +18,7 @@ import numpy as np
 RAW, PICKLED, NORMALISED = "data/{}/raw", "data/{}/pickled.pkl", "data/{}/normalised.pkl"
 AUGMENTED, RUN, EVALUATION = "data/augmented/{}.pkl", "data/runs/{}", "data/evaluations/{}"
 METRICS, COSTS = "metrics/runs/{}.json", "metrics/costs/{}.json"
+MANIFESTS = "metrics/manifests/{}.json"
 PARTS = ("train", "validation", "test")
 
 

@@ -5,6 +5,7 @@ A stage calls `ask` for the keys it declares in dvc.yaml and sees nothing else.
 
 import difflib
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -383,6 +384,7 @@ def ask(*keys: str) -> list[Any]:
     `datasets.NAME[.KEY]` and `experiments.NAME` come as checked models (an experiment with the
     defaults filled in, so a stage that asks for one declares `defaults` beside it).
     """
+    sys.audit("facet.ask", *keys)  # tools/trace.py compares them with what dvc.yaml declares
     checked = check(raw())
     found = []
     for key in keys:
@@ -394,6 +396,20 @@ def ask(*keys: str) -> list[Any]:
             value = inside[step]
         found.append(value)
     return found
+
+
+def written(*keys: str) -> dict[str, Any]:
+    """The part of params.yaml at dotted `keys` as it is written, nested as it is there."""
+    sys.audit("facet.ask", *keys)
+    tree = raw()
+    out: dict[str, Any] = {}
+    for key in keys:
+        source, target = tree, out
+        *above, last = key.split(".")
+        for step in above:
+            source, target = source[step], target.setdefault(step, {})
+        target[last] = source[last]
+    return out
 
 
 def runs(parameters: Parameters) -> list[str]:

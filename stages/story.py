@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stages import manifest
 from stages.common import (
     AUGMENTED,
     COSTS,
@@ -26,7 +27,7 @@ from stages.common import (
     split_of,
 )
 from stages.parameters import parse_run
-from stages.tracking import Plot, Story, Table, config, described, epoch
+from stages.tracking import Plot, Story, Table, described, epoch
 
 COMPARED = [Path("metrics") / f for f in ("comparisons.json", "runs.csv", "curves.csv")]
 ANSWERS = 60  # rows in a run's table of answers; each costs W&B a file
@@ -60,8 +61,8 @@ def id_of(run: str) -> str:
     return last if last.startswith(id) else id
 
 
-def of_run(run: str, tree: dict[str, Any], id: str | None = None) -> Story:
-    """A run's story; `tree` is params.yaml, `id` that of the W&B run, the run's own if None."""
+def of_run(run: str, id: str | None = None) -> Story:
+    """A run's story; `id` is that of the W&B run, the run's own if None."""
     folder, metrics = Path(RUN.format(run)), read(METRICS.format(run))
     about, history = read(folder / "model.json"), rows(folder / "history.csv")
     data = Path(AUGMENTED.format(about["experiment"]))
@@ -71,10 +72,11 @@ def of_run(run: str, tree: dict[str, Any], id: str | None = None) -> Story:
     shown: dict[str, Path | Table | Plot] = {f"pictures/{p.stem}": p for p in pictures}
     shown["answers"] = answers(content, load(folder / "predictions.pkl"), list(metrics["heads"]))
     hashes = {p.name: digest(p) for p in [*sorted(folder.iterdir()), Path(METRICS.format(run))]}
+    origin = manifest.provenance(run, about["dataset"], about["identity"], data)
     return Story(
         id=id or about["wandb"]["id"],
         options=described(run, about["dataset"]),
-        config=config(run, about["dataset"], tree, about["identity"], data) | {"outputs": hashes},
+        config=about["declared"] | {"provenance": origin | {"outputs": hashes}},
         rows=told,
         shown=shown,
         summary=summary(told, metrics),
@@ -155,7 +157,7 @@ def of_comparisons() -> Story:
     return Story(
         id=comparisons_id(),
         options={"name": "comparisons", "job_type": "compare", "tags": ["comparisons"]},
-        config={"outputs": {p.name: digest(p) for p in COMPARED}},
+        config={"provenance": {"outputs": {p.name: digest(p) for p in COMPARED}}},
         shown={
             "comparisons": Table(["comparison", *keys], cells),
             "runs": Table(list(runs[0]) if runs else [], table),

@@ -7,18 +7,16 @@ otherwise. Whatever W&B does, the stage's result stands and a process loses seco
 import configparser
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.common import digest
 from stages.parameters import parse_run
 
 PROJECT = "facet"
@@ -80,43 +78,6 @@ def described(run: str, dataset: str) -> dict[str, Any]:
     """Name, group, job type and tags of a run."""
     experiment, _ = parse_run(run)
     return {"name": run, "group": experiment, "job_type": "train", "tags": [dataset, experiment]}
-
-
-def config(run: str, dataset: str, tree: dict[str, Any], id: str, data: Path) -> dict[str, Any]:
-    """Parameters of a run, from params.yaml's `tree`, and where it comes from."""
-    experiment, seed = parse_run(run)
-    return {
-        "run": run,
-        "experiment": experiment,
-        "dataset": dataset,
-        "seed": seed,
-        "defaults": tree["defaults"],
-        "experiments": {experiment: tree["experiments"][experiment]},
-        "provenance": {
-            "identity": id,
-            "commit": _git("rev-parse", "HEAD"),
-            "uncommitted": bool(_git("status", "--porcelain")),
-            "data_sha256": digest(data),
-            "lock_sha256": digest("requirements.lock"),
-        },
-    }
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
-
-
-def processor() -> str:
-    """The type of this machine's processor."""
-    names = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "name" in line)
-    return next(names, "unknown")
-
-
-def _lines(path: str) -> Iterator[str]:
-    try:
-        yield from Path(path).read_text().splitlines()
-    except OSError:
-        return
 
 
 def epoch(row: dict[str, float]) -> dict[str, float]:
@@ -210,7 +171,8 @@ def trained(id: str) -> list[str]:
         for p in here.glob(f"*run-*-{id}*")
         if not (p / JOINED).exists()
     }
-    found |= {line for line in _lines(str(here / PRUNED)) if line.startswith(id)}
+    if (here / PRUNED).exists():
+        found |= {i for i in (here / PRUNED).read_text().splitlines() if i.startswith(id)}
     return sorted(found, key=lambda i: int(i.removeprefix(id).removeprefix("-r") or 0))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from stages import tracking
+from stages import manifest, tracking
 from stages.common import (
     AUGMENTED,
     COSTS,
@@ -34,7 +34,7 @@ from stages.common import (
     split_of,
     writing,
 )
-from stages.parameters import Experiment, ask, parse_run, raw
+from stages.parameters import Experiment, ask, parse_run, written
 
 if TYPE_CHECKING:
     import keras
@@ -288,26 +288,30 @@ def main(run: str) -> None:
     id = identity(run, spec, data)
     checkpoint = CHECKPOINTS / id / "state.pkl"
     dataset = content["about"]["dataset"]
+    declared = written("defaults", f"experiments.{experiment}")
+    origin = manifest.provenance(run, dataset, id, data) | {"processor": manifest.processor()}
     tracked = tracking.Run(
         f"{run}-{id[:8]}",
         checkpoint.exists(),
-        config=tracking.config(run, dataset, raw(), id, data) | {"processor": tracking.processor()},
+        config=declared | {"provenance": origin},
         **tracking.described(run, dataset),
     )
     try:
-        costs = train(run, spec, content, seed, id, checkpoint, tracked)
+        costs = train(run, spec, declared, content, seed, id, checkpoint, tracked)
     except BaseException:
         tracked.finish(failed=True)
         raise
     tracked.finish()
     costs |= {"wall_seconds": time.monotonic() - started, "wandb_id": tracked.id}
     dump(COSTS.format(run), costs)
+    manifest.write(run, origin, [data, LOCK, *sources()], tracked.id)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 
 def train(
     run: str,
     spec: Experiment,
+    declared: dict[str, Any],
     content: dict[str, Any],
     seed: int,
     id: str,
@@ -345,6 +349,7 @@ def train(
         about = {
             **content["about"],
             "identity": id,
+            "declared": declared,
             "experiment": parse_run(run)[0],
             "seed": seed,
             "epochs": spec.epochs,

@@ -84,7 +84,7 @@ def test_the_workspace_asks_what_the_comparisons_ask() -> None:
                                       f"train/{c['head']}_accuracy"]  # fmt: skip
         assert {"system.cpu", "system.proc.memory.rssMB"} <= set(metrics(lines))
         for panel in lines:
-            assert panel["config"]["groupBy"] == "experiment.value"
+            assert panel["config"]["groupBy"] == "provenance.value.experiment"
             assert panel["config"]["groupAgg"] == "mean"
             assert panel["config"]["groupArea"] == "stddev"
         assert [p["config"]["xAxis"] for p in lines[:2]] == ["epoch", "epoch"]
@@ -96,7 +96,8 @@ def test_the_workspace_asks_what_the_comparisons_ask() -> None:
     assert kinds.count("Run Comparer") == 1
     assert kinds.count("Media Browser") >= 5
     assert set(metrics(found["machine"])) >= {"system.cpu", "system.gpu.0.gpu"}
-    assert spec(tree)["section"]["runSets"][0]["grouping"][0]["name"] == "experiment.value"
+    grouping = spec(tree)["section"]["runSets"][0]["grouping"]
+    assert grouping[0]["name"] == "provenance.value.experiment"
 
 
 def test_the_workspace_follows_params_yaml() -> None:

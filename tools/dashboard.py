@@ -31,7 +31,7 @@ KNOWN = """query KnownView($entity: String, $project: String, $view: String) {
 # --- what was never told ----------------------------------------------------------------------
 
 
-def restore(parameters: Parameters, tree: dict[str, Any]) -> list[str]:
+def restore(parameters: Parameters) -> list[str]:
     """Record, as runs that wait for upload, what the server lacks of the stored runs; their names.
 
     Raises Refused where a run is not here to be told of.
@@ -48,7 +48,7 @@ def restore(parameters: Parameters, tree: dict[str, Any]) -> list[str]:
         epochs = len(story.rows(Path(RUN.format(run)) / "history.csv"))
         # One more row than epochs: the pictures.
         if known <= epochs:
-            tell(story.of_run(run, tree, id), known)
+            tell(story.of_run(run, id), known)
             told.append(run)
     if story.COMPARED[0].exists() and not lines(story.comparisons_id()):
         tell(story.of_comparisons(), 0)
@@ -77,7 +77,7 @@ def workspace(parameters: Parameters, entity: str, project: str) -> Any:
     wr = importlib.import_module("wandb_workspaces.reports.v2")
     ws = importlib.import_module("wandb_workspaces.workspaces")
     by_experiment: dict[str, Any] = {
-        "groupby": wr.Config("experiment"),
+        "groupby": wr.Config("provenance.experiment"),
         "groupby_aggfunc": "mean",
     }
 
@@ -136,7 +136,7 @@ def workspace(parameters: Parameters, entity: str, project: str) -> Any:
         project=project,
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config("experiment")]),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config("provenance.experiment")]),
     )
     # A name of its own, so that a second saving finds the first.
     made._internal_name = f"nw-{VIEW}-v"
@@ -150,15 +150,14 @@ def chance(metric: str) -> str:
 
 def main() -> None:
     """Upload what waits, tell what was never told, save the workspace; can be repeated."""
-    tree = raw()
-    parameters = check(tree)
+    parameters = check(raw())
     tracking.configure()
     sync.connected()
     entity = tracking.entity() or (sync.asked(WHO).get("viewer") or {}).get("entity") or ""
     if sync.waiting(tracking.folder()):
         sync.uploaded()
     os.environ["WANDB_MODE"] = "offline"
-    if told := restore(parameters, tree):
+    if told := restore(parameters):
         print(f"{len(told)} runs told from what is stored: {', '.join(told[:4])}")
         sync.uploaded()
     project = tracking.project()

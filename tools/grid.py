@@ -30,7 +30,8 @@ WORKERS = Path(".workers")
 LOCK = Path("dvc.lock")
 PAGE = Path("metrics/report.html")
 STAGES = Path("metrics/costs/stages.json")  # what the last run did, for the page
-SHARED = (".ckpt", "metrics/costs")  # what a run leaves outside DVC's outputs
+# What a run leaves outside DVC's outputs.
+SHARED = (".ckpt", "metrics/costs", "metrics/manifests")
 
 
 def status() -> set[str]:
