@@ -357,6 +357,8 @@ def test_in_a_browser(grid: Path, browser: Any) -> None:
     assert page.locator("tr:target").is_visible()
     page.get_by_label("Find a run").fill("dropped-1-0a1b")
     assert page.locator("#identities tbody tr:visible").count() == 1
+    faces.locator("table.figures a").first.click()
+    assert page.locator("tr:target").is_visible()
 
     for width in (390, 820, 1440):
         page.set_viewport_size({"width": width, "height": 900})

@@ -179,12 +179,11 @@ find.addEventListener("input", () => {
   document.getElementById("found").textContent =
     wanted ? `${rows.filter((r) => !r.hidden).length} of ${rows.length} runs` : "";
 });
-window.addEventListener("hashchange", () => {
-  const row = document.querySelector("tr:target");
-  if (row?.hidden) {
-    find.value = "";
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#run-']");
+  if (link && document.getElementById(link.hash.slice(1))?.hidden) {
+    find.value = ""; // a row that the search has hidden could not be gone to
     find.dispatchEvent(new Event("input"));
-    row.scrollIntoView();
   }
 });
 
