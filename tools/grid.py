@@ -23,7 +23,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from stages import tracking
-from stages.common import Refused, command, die_with, dump
+from stages.common import METRICS, Refused, command, die_with, dump
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
@@ -311,7 +311,20 @@ def table() -> str:
             f"{name}: {c['candidate']} against {c['baseline']}, {c['head']} "
             f"{c['metric']}{amount}: {c['verdict']}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *warned()])
+
+
+def warned() -> list[str]:
+    """The runs' warnings in a line each, those of an experiment's seeds together."""
+    found: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for path in sorted(Path(METRICS.format("x")).parent.glob("*.json")):
+        metrics = json.loads(path.read_text())
+        for warning in metrics["warnings"]:
+            found[metrics["experiment"], *warning.split(": ")[:2]].append(warning)
+    return [
+        f"warning: {experiment}, {len(all_)} run{'s' * (len(all_) > 1)}: {all_[0]}"
+        for (experiment, *_), all_ in found.items()
+    ]
 
 
 def main(
