@@ -165,7 +165,11 @@ def main() -> None:
     known = sync.asked(KNOWN, entity=entity, project=project, view=made._internal_name)
     with contextlib.suppress(LookupError, TypeError):
         made._internal_id = known["project"]["allViews"]["edges"][0]["node"]["id"]
-    made.save()
+    try:
+        made.save()
+    except Exception as e:  # whatever the client makes of a server's answer
+        why = f"the workspace was not saved ({type(e).__name__}: {str(e)[:120]})"
+        raise Refused(f"{tracking.address()}: {why}; try again later") from None
     print(f"the workspace: {made.url}")
 
 
