@@ -21,6 +21,7 @@ from stages.common import (
     split_of,
     writing,
 )
+from stages.manifest import processor
 from stages.parameters import parse_run
 
 
@@ -174,7 +175,7 @@ def main(run: str) -> None:
         aside.mkdir()
         figures.draw(aside, run, content, predictions, history, metrics)
     dump(Path(METRICS.format(run)), metrics)
-    tracking.join(story.id_of(run), lambda id: story.of_run(run, id))
+    tracking.join(story.id_of(run), lambda id: story.of_run(run, id, processor=processor()))
     told = ", ".join(
         f"{h} {m['accuracy']:.2f} (chance {m['chance']:.2f})"
         if m["accuracy"] is not None

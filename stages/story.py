@@ -61,8 +61,11 @@ def id_of(run: str) -> str:
     return last if last.startswith(id) else id
 
 
-def of_run(run: str, id: str | None = None) -> Story:
-    """A run's story; `id` is that of the W&B run, the run's own if None."""
+def of_run(run: str, id: str | None = None, **where: str) -> Story:
+    """A run's story; `id` is that of the W&B run, the run's own if None.
+
+    `where` is what only the machine that ran knows, for its provenance.
+    """
     folder, metrics = Path(RUN.format(run)), read(METRICS.format(run))
     about, history = read(folder / "model.json"), rows(folder / "history.csv")
     data = Path(AUGMENTED.format(about["experiment"]))
@@ -76,7 +79,8 @@ def of_run(run: str, id: str | None = None) -> Story:
     return Story(
         id=id or about["wandb"]["id"],
         options=described(run, about["dataset"]),
-        config=about["declared"] | {"provenance": origin | {"outputs": hashes}},
+        # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
+        config=about["declared"] | {"provenance": origin | where, "outputs": hashes},
         rows=told,
         shown=shown,
         summary=summary(told, metrics),
@@ -157,7 +161,7 @@ def of_comparisons() -> Story:
     return Story(
         id=comparisons_id(),
         options={"name": "comparisons", "job_type": "compare", "tags": ["comparisons"]},
-        config={"provenance": {"outputs": {p.name: digest(p) for p in COMPARED}}},
+        config={"outputs": {p.name: digest(p) for p in COMPARED}},
         shown={
             "comparisons": Table(["comparison", *keys], cells),
             "runs": Table(list(runs[0]) if runs else [], table),

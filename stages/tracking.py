@@ -166,10 +166,11 @@ def forgive() -> None:
 def trained(id: str) -> list[str]:
     """The ids under which this machine trained run `id`, its deliberate repeats after it."""
     here = folder()
+    # By the file: two runs that begin within a second have their folders numbered.
     found = {
-        p.name.partition("run-")[2].partition("-")[2]
-        for p in here.glob(f"*run-*-{id}*")
-        if not (p / JOINED).exists()
+        p.stem.removeprefix("run-")
+        for p in here.glob(f"*run-*/run-{id}*.wandb")
+        if not (p.parent / JOINED).exists()
     }
     if (here / PRUNED).exists():
         found |= {i for i in (here / PRUNED).read_text().splitlines() if i.startswith(id)}

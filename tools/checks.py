@@ -26,6 +26,7 @@ PARAMETERS, LOCK, PACKAGE_LOCK = "params.yaml", "dvc.lock", "requirements.lock"
 ALLOWED = {
     ".ckpt/": "found by a hash of all that the run depends on",
     ".git/": "W&B is told the commit",
+    "metrics/costs/": "says into which W&B run a repeat went",
     "wandb/": "W&B's own files",
     ".wandb-data/": "W&B's own files",
     ".wandb-cache/": "W&B's own files",
