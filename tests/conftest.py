@@ -24,6 +24,15 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What a stage run in this process tells W&B through the environment ends with its test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def shared() -> Path:
     """The folder of real data sets."""
