@@ -8,7 +8,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from stages.common import AUGMENTED, NORMALISED, Refused, enter, load, save
-from stages.parameters import Augment, ask
+from stages.parameters import Augment, ask, written
 
 CHUNK = 128  # images warped at once; bounds memory
 
@@ -111,6 +111,11 @@ def main(experiment: str) -> None:
         )
     except Refused as e:
         raise Refused(f"{experiment}: {e}") from None
+    # What else the experiment asks for goes along, so that train need not read it again: DVC would
+    # parse params.yaml for each of its runs.
+    declared = written("defaults", f"experiments.{experiment}")
+    for one in done.get("splits", [done]):
+        one["about"] = one["about"] | {"declared": declared}
     save(AUGMENTED.format(experiment), done)
     first = done.get("splits", [done])[0]
     n = len(first["X_train"])

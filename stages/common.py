@@ -1,6 +1,7 @@
 """What every stage shares: the wrapper it enters by, its errors, files written whole."""
 
 import contextlib
+import csv
 import ctypes
 import hashlib
 import json
@@ -191,6 +192,28 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refused(f"{path}: not a file this project wrote: holds no dict")
     return content
+
+
+def read_json(path: str | Path) -> Any:
+    """A JSON file this project wrote."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as e:
+        raise Refused(_lost(path, e)) from None
+
+
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file this project wrote."""
+    try:
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as e:
+        raise Refused(_lost(path, e)) from None
+
+
+def _lost(path: str | Path, why: Exception) -> str:
+    told = why.strerror if isinstance(why, OSError) else why
+    return f"{path}: not readable ({told}); make it with `dvc repro` or `dvc pull`"
 
 
 def rounded(value: Any) -> Any:

@@ -1,8 +1,6 @@
 """Bring all runs together: a row for each, their curves, and a verdict on each comparison."""
 
 import csv
-import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from stages import stats, story, tracking
-from stages.common import METRICS, RUN, Refused, dump, enter, load, writing
+from stages.common import METRICS, RUN, Refused, dump, enter, load, read_csv, read_json, writing
+from stages.manifest import md5
 from stages.parameters import Comparison, ask
 
 FOLDER = Path("metrics")
@@ -32,11 +31,7 @@ def leftovers(runs: list[str]) -> list[Path]:
 def read(run: str) -> dict[str, Any]:
     """A run's metrics, with the MD5 of their file under `md5`."""
     path = Path(METRICS.format(run))
-    try:
-        text = path.read_bytes()
-        return json.loads(text) | {"run": run, "md5": hashlib.md5(text).hexdigest()}
-    except (OSError, ValueError) as e:
-        raise Refused(f"{path}: not readable ({e}); make it with `dvc repro evaluate`") from None
+    return {**read_json(path), "run": run, "md5": md5(path)}
 
 
 def rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -185,8 +180,7 @@ def main() -> None:
     metrics = {run: read(run) for run in runs}
     drawn = []
     for run, m in metrics.items():
-        with (Path(RUN.format(run)) / "history.csv").open() as file:
-            drawn += curves(m, list(csv.DictReader(file)))
+        drawn += curves(m, read_csv(Path(RUN.format(run)) / "history.csv"))
     write_csv(FOLDER / "runs.csv", rows(list(metrics.values())))
     write_csv(FOLDER / "curves.csv", drawn)
     verdicts = {name: compare(c, name, seeds, metrics) for name, c in comparisons.items()}

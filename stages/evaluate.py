@@ -1,7 +1,5 @@
 """Judge one run on its test part: figures with chance beside them, warnings, pictures."""
 
-import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,11 @@ from stages.common import (
     METRICS,
     PARTS,
     RUN,
-    Refused,
     dump,
     enter,
     load,
+    read_csv,
+    read_json,
     split_of,
     writing,
 )
@@ -162,12 +161,7 @@ def main(run: str) -> None:
     """Judge RUN: metrics/runs/RUN.json and the pictures in data/evaluations/RUN."""
     experiment, seed = parse_run(run)
     folder = Path(RUN.format(run))
-    try:
-        about = json.loads((folder / "model.json").read_text())
-        with (folder / "history.csv").open() as file:
-            history = list(csv.DictReader(file))
-    except (OSError, ValueError) as e:
-        raise Refused(f"{folder}: not a whole run ({e}); train it again") from None
+    about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
     content = split_of(load(AUGMENTED.format(experiment)), seed)
     predictions = load(folder / "predictions.pkl")
     metrics = evaluate(content, predictions, about)

@@ -5,20 +5,21 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+# Figures without pyplot, which is for windows and takes as long to import as a picture to draw.
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
 TILE = 108  # pixels
-plt.rcParams.update(
+matplotlib.rcParams.update(
     {
         "figure.dpi": 90,
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 10,
+        "axes.titley": 1.0,  # else Matplotlib measures every label to see what a title might cover
     }
 )
 
@@ -52,7 +53,6 @@ def _save(figure: Any, path: Path) -> None:
         return
     # Without the version in it, the file changes only when the picture does.
     figure.savefig(path, metadata={"Software": None})
-    plt.close(figure)
 
 
 def picture(x: np.ndarray) -> np.ndarray:
@@ -122,7 +122,8 @@ def tile(x: np.ndarray) -> Image.Image:
 
 def values(content: dict[str, Any], is_images: bool) -> Any:
     """The histogram of inputs, by part: pixel values by channel, or readings."""
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure = Figure(figsize=(6, 3))
+    axis = figure.subplots()
     _margins(figure, 1)
     for part, style in (("train", "-"), ("test", "--")):
         X = (
@@ -177,9 +178,8 @@ def balance(content: dict[str, Any], heads: list[str]) -> Any:
 
 def _panels(n: int, height: Any, heads: list[str]) -> tuple[Any, list[Any]]:
     """A row of `n` panels, as high as the highest needs."""
-    figure, axes = plt.subplots(
-        1, n, squeeze=False, figsize=(max(4, 3.1 * n), 1.6 + max(height(h) for h in heads))
-    )
+    figure = Figure(figsize=(max(4, 3.1 * n), 1.6 + max(height(h) for h in heads)))
+    axes = figure.subplots(1, n, squeeze=False)
     _margins(figure, n, bottom=0.85)
     return figure, list(axes.flat)
 
@@ -237,15 +237,10 @@ def confusions(heads: dict[str, Any], run: str) -> Any:
     """A confusion matrix a head: rows true, columns predicted, shares of the row."""
     shown = {h: m for h, m in heads.items() if m["confusion"] is not None}
     if not shown:
-        return plt.figure(figsize=(4, 1))
+        return Figure(figsize=(4, 1))
     sizes = [max(1.6, 0.25 * len(m["classes"])) for m in shown.values()]
-    figure, axes = plt.subplots(
-        1,
-        len(shown),
-        squeeze=False,
-        width_ratios=sizes,
-        figsize=(sum(sizes) + 1.2 * len(sizes) + 0.15, max(sizes) + 2),
-    )
+    figure = Figure(figsize=(sum(sizes) + 1.2 * len(sizes) + 0.15, max(sizes) + 2))
+    axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=sizes)
     _margins(figure, len(shown), left=1.2, bottom=1.2, top=0.8)
     for axis, (head, m) in zip(axes.flat, shown.items(), strict=True):
         counts = np.array(m["confusion"])

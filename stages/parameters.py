@@ -412,6 +412,11 @@ def written(*keys: str) -> dict[str, Any]:
     return out
 
 
+def experiment(declared: dict[str, Any], name: str) -> Experiment:
+    """Experiment `name` with the defaults filled in, from what `written` gave of the two."""
+    return Experiment.model_validate(merged(declared["defaults"], declared["experiments"][name]))
+
+
 def runs(parameters: Parameters) -> list[str]:
     """The names of all runs, EXPERIMENT-SEED, in the order of params.yaml."""
     return [f"{e}-{s}" for e in parameters.experiments for s in parameters.seeds]

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -50,8 +50,11 @@ class Comparison:
 def wilson(correct: int, n: int) -> tuple[float, float]:
     """95 % interval for an accuracy of `correct` out of `n` independent items (Wilson 1927)."""
     _counts(correct, n)
-    low, high = stats.binomtest(correct, n).proportion_ci(1 - LEVEL, method="wilson")
-    return float(low), float(high)
+    z = float(_t(LEVEL, np.inf))
+    share, extra = correct / n, z**2 / n
+    half = z * math.sqrt(share * (1 - share) / n + extra / n / 4)
+    low, high = ((share + extra / 2 + side * half) / (1 + extra) for side in (-1, 1))
+    return (0.0 if correct == 0 else low), (1.0 if correct == n else high)
 
 
 def balanced(
@@ -95,9 +98,9 @@ def against_chance(
     Two-sided at 5 %; all items of one group: always at chance.
 
     The test is made under independence, not from the interval, whose level fails where a class
-    has two items: labels are permuted over items (tables of the same margins, Patefield 1981;
-    seed fixed). Where labels and predictions both run in groups, permuting items would
-    exaggerate, so the distance from chance is first divided by the root of the design effect,
+    has two items: predictions are permuted over items (seed fixed). Where labels and predictions
+    both run in groups, permuting items would exaggerate, so the distance from chance is first
+    divided by the root of the design effect,
     1 + (pairs in the same group) x (covariance of their labels) x (that of their predictions)
     (Rao & Scott 1984; Kish 1965), never below 1, and by t's excess over the normal at the
     effective number of groups.
@@ -128,8 +131,10 @@ def against_chance(
     excess = _t(LEVEL, freedom) / _t(LEVEL, np.inf)
     distance = (value - chance) / (math.sqrt(effect) * excess)
 
-    tables = stats.random_table(members, named).rvs(PERMUTATIONS, random_state=0)
-    drawn = tables[:, np.arange(present.size), present] @ weight - chance
+    narrow = np.min_scalar_type(classes)
+    permuted = np.tile(predicted.astype(narrow), (PERMUTATIONS, 1))
+    np.random.default_rng(0).permuted(permuted, axis=1, out=permuted)
+    drawn = (permuted == true.astype(narrow)) @ weight[label] - chance
     tail = LEVEL / 2 * (PERMUTATIONS + 1) - 1
     if (drawn >= distance - 1e-12).sum() <= tail:
         return "above chance"
@@ -143,6 +148,10 @@ def suspicious(train_correct: int, n_train: int, test_correct: int, n_test: int)
     """
     _counts(train_correct, n_train)
     _counts(test_correct, n_test)
+    if test_correct * n_train <= train_correct * n_test:
+        return False
+    from scipy import stats  # not above: takes 1.5 s, and few runs come here
+
     correct, n = train_correct + test_correct, n_train + n_test
     return bool(stats.hypergeom.sf(test_correct - 1, n, correct, n_test) < 0.01)
 
@@ -353,11 +362,15 @@ def _p_value(luck: _Crossed | _Splits, distance: float) -> float:
 
     if distance == 0:
         return 1.0
+    from scipy import optimize  # not above: see `suspicious`
+
     return 1e-15 if beyond(-15) < 0 else float(10 ** optimize.brentq(beyond, -15, 0))
 
 
 def _seeds_needed(luck: _Crossed | _Splits, distance: float) -> int | None:
     """The least number of seeds with 80 % power (noncentral t), as `compare` says."""
+
+    from scipy import stats  # not above: see `suspicious`
 
     def enough(seeds: int) -> bool:
         planned = luck.at(seeds)

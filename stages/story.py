@@ -5,9 +5,7 @@ DVC restored it.
 """
 
 import configparser
-import csv
 import hashlib
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from stages.common import (
     Refused,
     digest,
     load,
+    read_csv,
+    read_json,
     split_of,
 )
 from stages.parameters import parse_run
@@ -34,29 +34,12 @@ ANSWERS = 60  # rows in a run's table of answers; each costs W&B a file
 JUDGED = ("accuracy", "balanced_accuracy", "chance", "balanced_chance", "correct", "wrong")
 
 
-def read(file: str | Path) -> Any:
-    """A JSON file this project wrote."""
-    try:
-        return json.loads(Path(file).read_text())
-    except (OSError, ValueError) as e:
-        raise Refused(f"{file}: not readable ({e}); bring it with `dvc pull`") from None
-
-
-def rows(file: Path) -> list[dict[str, str]]:
-    """A CSV file this project wrote."""
-    try:
-        with file.open(newline="") as opened:
-            return list(csv.DictReader(opened))
-    except OSError as e:
-        raise Refused(f"{file}: not readable ({e}); bring it with `dvc pull`") from None
-
-
 def id_of(run: str) -> str:
     """The id under which this machine trained a run last, or else the run's own."""
-    id: str = read(Path(RUN.format(run)) / "model.json")["wandb"]["id"]
+    id: str = read_json(Path(RUN.format(run)) / "model.json")["wandb"]["id"]
     try:
-        last = str(json.loads(Path(COSTS.format(run)).read_text())["wandb_id"])
-    except (OSError, ValueError, KeyError):
+        last = str(read_json(COSTS.format(run))["wandb_id"])
+    except (Refused, KeyError):
         return id
     return last if last.startswith(id) else id
 
@@ -66,8 +49,8 @@ def of_run(run: str, id: str | None = None, **where: str) -> Story:
 
     `where` is what only the machine that ran knows, for its provenance.
     """
-    folder, metrics = Path(RUN.format(run)), read(METRICS.format(run))
-    about, history = read(folder / "model.json"), rows(folder / "history.csv")
+    folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
+    about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
     data = Path(AUGMENTED.format(about["experiment"]))
     content = split_of(load(data), parse_run(run)[1])
     told = [epoch({k: number(v) for k, v in row.items()}) for row in history]
@@ -151,7 +134,8 @@ def comparisons_id() -> str:
 
 def of_comparisons() -> Story:
     """The story of all comparisons together, from what `compare` wrote into metrics/."""
-    verdicts, runs, curves = read(COMPARED[0]), rows(COMPARED[1]), rows(COMPARED[2])
+    verdicts = read_json(COMPARED[0])
+    runs, curves = read_csv(COMPARED[1]), read_csv(COMPARED[2])
     keys = ("baseline", "candidate", "head", "metric", "baseline_mean", "candidate_mean",
             "difference", "ci95", "p_value", "verdict", "seeds_needed", "covers")  # fmt: skip
     cells = [[name, *(c[k] if k != "ci95" else interval(c[k]) for k in keys)]

@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,26 @@ def trained(id: str) -> list[str]:
 # --- a run -----------------------------------------------------------------------------------
 
 
+def library() -> Any:
+    """W&B without what takes a second of each process and serves nothing here.
+
+    On each start it asks W&B Launch, which it imports for that, for inputs staged by it; and it
+    imports pandas to know that nothing it is given is a data frame.
+    """
+    staged = ModuleType("wandb.sdk.launch.inputs.internal")
+    staged.StagedLaunchInputs = lambda: SimpleNamespace(apply=lambda _: None)  # type: ignore[attr-defined]
+    sys.modules.setdefault(staged.__name__, staged)
+    hidden = "wandb" not in sys.modules and "pandas" not in sys.modules
+    if hidden:
+        sys.modules["pandas"] = None  # type: ignore[assignment]
+    try:
+        import wandb
+    finally:
+        if hidden:
+            del sys.modules["pandas"]
+    return wandb
+
+
 class Run:
     """One W&B run, or nothing where W&B does not work; no method raises."""
 
@@ -213,8 +234,7 @@ class Run:
             mode = "offline"
         for tried in dict.fromkeys([mode, "offline"]):
             try:
-                import wandb
-
+                wandb = library()
                 self._run = wandb.init(
                     id=self.id,
                     resume="allow",
@@ -223,6 +243,7 @@ class Run:
                         finish_timeout=FINISH_SECONDS,
                         finish_timeout_raises=True,
                         save_code=False,
+                        x_save_requirements=not joins,
                         x_disable_stats=joins,
                     ),
                     **options,
@@ -264,8 +285,7 @@ class Run:
             self._say(f"{type(e).__name__}: {str(e)[:120]}")
 
     def _tell(self, story: Story, known: int) -> None:
-        import wandb
-
+        wandb = library()
         if story.rows:
             self.axis("epoch")
         for step, row in enumerate(story.rows, 1):

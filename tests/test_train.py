@@ -83,6 +83,7 @@ def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) ->
 def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project) -> None:
     prepared.parameters["experiments"]["plain"]["learning_rate"] = 1e30
     prepared.write()
+    prepared.run(sys.executable, "-m", "stages.augment", "plain")
     done = prepared.run(sys.executable, "-m", "stages.train", "plain-0", check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("train: non-finite loss (")

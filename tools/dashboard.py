@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import story, tracking
-from stages.common import METRICS, RUN, Refused, command
+from stages.common import METRICS, RUN, Refused, command, read_csv
 from stages.parameters import Comparison, Parameters, check, raw, runs
 from tools import sync
 
@@ -45,7 +45,7 @@ def restore(parameters: Parameters) -> list[str]:
             raise Refused(f"{RUN.format(run)}: not here; bring it with `dvc pull`")
         id = story.id_of(run)
         known = lines(id)
-        epochs = len(story.rows(Path(RUN.format(run)) / "history.csv"))
+        epochs = len(read_csv(Path(RUN.format(run)) / "history.csv"))
         # One more row than epochs: the pictures.
         if known <= epochs:
             tell(story.of_run(run, id), known)

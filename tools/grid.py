@@ -5,25 +5,26 @@ included; all share DVC's cache, which carries what they make. Their entries of 
 together at the end, and the closing `dvc repro` must find every grid stage up to date.
 """
 
-import csv
+import contextlib
 import datetime
-import json
 import logging
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections import defaultdict
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from stages import tracking
-from stages.common import METRICS, Refused, command, die_with, dump
+from stages.common import METRICS, Refused, command, dump, read_csv, read_json
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
 
 WORKERS = Path(".workers")
@@ -36,10 +37,11 @@ SHARED = (".ckpt", "metrics/costs", "metrics/manifests")
 
 def status() -> set[str]:
     """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
-    done = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
-    if done.returncode:
-        raise Refused(f"dvc status failed: {(done.stderr or done.stdout).strip()[-600:]}")
-    return set(json.loads(done.stdout or "{}"))
+    try:
+        with Repo() as repo:
+            return set(repo.status())
+    except DvcException as e:
+        raise Refused(f"dvc status failed: {e}") from None
 
 
 def entries(lock: Path) -> dict[str, Any]:
@@ -135,20 +137,17 @@ def work(target: str, root: str, known: dict[str, Any], *waited: Any) -> dict[st
         nothing: dict[str, Any] = {"seconds": 0.0, "said": "", "entries": {}, "ran": {}}
         return {"target": target, "status": None} | nothing
     folder = Path(root) / WORKERS / str(get_worker().name)
-    begun, me = time.monotonic(), os.getpid()
-    environment = os.environ | {
-        "WANDB_DIR": os.environ.get("WANDB_DIR", root),
-        "WANDB_DATA_DIR": os.environ.get("WANDB_DATA_DIR", f"{root}/.wandb-data"),
-        "WANDB_CACHE_DIR": os.environ.get("WANDB_CACHE_DIR", f"{root}/.wandb-cache"),
-    }
+    begun = time.monotonic()
+    os.environ.setdefault("WANDB_DIR", root)
+    os.environ.setdefault("WANDB_DATA_DIR", f"{root}/.wandb-data")
+    os.environ.setdefault("WANDB_CACHE_DIR", f"{root}/.wandb-cache")
     # No more than it needs: each stage that DVC runs rewrites its dvc.lock, 1.7 s of processor time
     # with the whole grid in it.
     write(folder / LOCK, known | {k: v for w in waited for k, v in w["entries"].items()})
     log = Path(root) / WORKERS / "logs" / f"{target}.log"
     log.parent.mkdir(exist_ok=True)
-    status, ran = repro(
-        [target], log, cwd=folder, env=environment, preexec_fn=partial(die_with, me)
-    )
+    with contextlib.chdir(folder):
+        status, ran = repro([target], log)
     return {
         "target": target,
         "status": status,
@@ -159,41 +158,69 @@ def work(target: str, root: str, known: dict[str, Any], *waited: Any) -> dict[st
     }
 
 
-def repro(targets: list[str], log: Path, **options: Any) -> tuple[int, dict[str, float]]:
-    """`dvc repro` with all it says in `log`: its status, and the seconds of each stage it ran."""
-    ran: dict[str, float] = {}
-    running, since = "", 0.0
-    with (
-        log.open("w") as file,
-        subprocess.Popen(
-            ["dvc", "repro", *targets],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            **options,
-        ) as process,
-    ):
-        for line in process.stdout or []:
-            file.write(line)
-            file.flush()
-            if line.startswith(("Running stage '", "Stage '")):
-                if running:
-                    ran[running] = time.monotonic() - since
-                running = line.split("'")[1] if line.startswith("Running") else ""
-                since = time.monotonic()
-    if running:
-        ran[running] = time.monotonic() - since
-    return process.returncode, ran
+class Watch(logging.Handler):
+    """Takes the seconds of each stage that DVC runs, from what it logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: dict[str, float] = {}
+        self._running, self._since = "", 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, str) and record.msg.startswith(("Running stage", "Stage '")):
+            self.stop()
+            running = record.msg.startswith("Running")
+            self._running = str(record.args[0]) if running and record.args else ""  # type: ignore[index]
+            self._since = time.monotonic()
+
+    def stop(self) -> None:
+        if self._running:
+            self.ran[self._running] = time.monotonic() - self._since
+        self._running = ""
+
+
+def repro(targets: list[str], log: Path) -> tuple[int, dict[str, float]]:
+    """`dvc repro` here, with all that it and its stages say in `log`.
+
+    Returns its status and the seconds of each stage it ran. In this process, since starting DVC's
+    own takes longer than what it has to do for a run.
+    """
+    watch, logger, status = Watch(), logging.getLogger("dvc"), 0
+    logger.addHandler(watch)
+    with log.open("w") as file, said(file), Repo() as repo:
+        try:
+            repo.reproduce(targets)
+        except DvcException as e:
+            print(f"ERROR: {e}")
+            status = 1
+    logger.removeHandler(watch)
+    watch.stop()
+    return status, watch.ran
+
+
+@contextlib.contextmanager
+def said(file: TextIO) -> Iterator[None]:
+    """What this process and those it starts print goes to `file`."""
+    kept = [(stream, os.dup(stream.fileno())) for stream in (sys.__stdout__, sys.__stderr__)
+            if stream]  # fmt: skip
+    for stream, _ in kept:
+        stream.flush()
+        os.dup2(file.fileno(), stream.fileno())
+    try:
+        yield
+    finally:
+        for stream, number in kept:
+            stream.flush()
+            os.dup2(number, stream.fileno())
+            os.close(number)
 
 
 def note(ran: dict[str, float]) -> None:
     """Write which stages ran and how long each took; all others were taken from the cache."""
     try:
-        stages = json.loads(STAGES.read_text())["stages"]
+        stages = read_json(STAGES)["stages"]
         kept = {name: {"ran": False, "seconds": s["seconds"]} for name, s in stages.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (Refused, KeyError, TypeError, AttributeError):
         kept = {}
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     new = {name: {"ran": True, "seconds": seconds} for name, seconds in ran.items()}
@@ -284,9 +311,8 @@ def reason(said: str) -> str:
 def table() -> str:
     """Heads, chance and accuracy of each experiment, as a mean over seeds, and the verdicts."""
     found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    with open("metrics/runs.csv") as file:
-        for row in csv.DictReader(file):
-            found[row["experiment"], row["head"]].append(row)
+    for row in read_csv("metrics/runs.csv"):
+        found[row["experiment"], row["head"]].append(row)
     lines = [
         f"{'experiment':22} {'head':11} {'seeds':>5} {'accuracy':>8} {'chance':>7} "
         f"{'balanced':>8} {'chance':>7}  verdicts"
@@ -304,7 +330,7 @@ def table() -> str:
             f"{mean('chance'):>7} {mean('balanced_accuracy'):>8} "
             f"{mean('balanced_chance'):>7}  {told}"
         )
-    for name, c in json.loads(Path("metrics/comparisons.json").read_text()).items():
+    for name, c in read_json("metrics/comparisons.json").items():
         interval = f" [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" if c["ci95"] else ""
         amount = f" {c['difference']:+.3f}{interval}" if c["difference"] is not None else ""
         lines.append(
@@ -318,7 +344,7 @@ def warned() -> list[str]:
     """The runs' warnings in a line each, those of an experiment's seeds together."""
     found: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for path in sorted(Path(METRICS.format("x")).parent.glob("*.json")):
-        metrics = json.loads(path.read_text())
+        metrics = read_json(path)
         for warning in metrics["warnings"]:
             found[metrics["experiment"], *warning.split(": ")[:2]].append(warning)
     return [

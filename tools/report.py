@@ -8,10 +8,7 @@ import ast
 import base64
 import csv
 import datetime
-import hashlib
-import importlib.metadata
 import io
-import json
 import os
 import platform
 import re
@@ -27,7 +24,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from stages import compare
+from stages import compare, manifest
 from stages.common import (
     COSTS,
     EVALUATION,
@@ -38,6 +35,8 @@ from stages.common import (
     Refused,
     command,
     load,
+    read_csv,
+    read_json,
     split_of,
     writing,
 )
@@ -98,8 +97,8 @@ def rows_of(text: str) -> list[dict[str, Any]]:
 def optional(path: Path) -> dict[str, Any]:
     """A JSON file of a dict that may be missing here; empty also where it cannot be read."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = read_json(path)
+    except Refused:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -434,17 +433,13 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[di
     for run, m in results.metrics.items():
         path = Path(RUN.format(run)) / "history.csv"
         if m["dataset"] == name and path.exists():
-            with path.open() as file:
-                drawn += compare.curves(m, list(csv.DictReader(file)))
+            drawn += compare.curves(m, read_csv(path))
         elif m["dataset"] == name:
             missing.add(run)
     stored = compare.FOLDER / "curves.csv"
     if stored.exists():
         missing |= {r["run"] for r in results.of(dataset=name)} - set(results.metrics)
-        with stored.open() as file:
-            drawn += [
-                r for r in csv.DictReader(file) if f"{r['experiment']}-{r['seed']}" in missing
-            ]
+        drawn += [r for r in read_csv(stored) if f"{r['experiment']}-{r['seed']}" in missing]
     grouped: dict[str, dict[tuple[str, str, int], list[float]]] = defaultdict(
         lambda: defaultdict(list)
     )
@@ -693,38 +688,21 @@ def identities(results: Results) -> list[dict[str, Any]]:
 
 def machine() -> dict[str, Any]:
     """Commit, hashes, versions and processor of where the page is written."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True)
-        return done.stdout.rstrip() if done.returncode == 0 else ""
-
-    def version(package: str) -> str:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return "not installed"
-
-    try:
-        cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        cpu = None
     return {
-        "commit": git("rev-parse", "HEAD") or "no commit",
-        "subject": git("log", "-1", "--format=%s"),
-        "uncommitted": git("status", "--porcelain").splitlines(),
+        "commit": manifest.git("rev-parse", "HEAD") or "no commit",
+        "subject": manifest.git("log", "-1", "--format=%s"),
+        "uncommitted": [s.strip() for s in manifest.git("status", "--porcelain").splitlines()],
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "files": {
-            f: hashlib.md5(Path(f).read_bytes()).hexdigest()
+            f: manifest.md5(Path(f))
             for f in ("params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock")
             if Path(f).exists()
         },
-        "versions": {"Python": platform.python_version()}
-        | {p: version(p) for p in ("tensorflow", "keras", "numpy", "scipy", "pandas",
-                                   "scikit-learn", "pillow", "dvc", "wandb")},
+        "versions": manifest.versions(),
         "system": platform.platform(),
-        "processor": cpu[1] if cpu else platform.processor() or "unknown",
+        "processor": manifest.processor(),
         "cores": os.cpu_count(),
-    }  # fmt: skip
+    }
 
 
 def attribution() -> str:
