@@ -1,20 +1,24 @@
-"""Measure preparing faces beside the class's way, in turn, on this machine: `make bench`."""
+"""Measure on this machine, in turn: preparing faces beside the class's way, training with W&B and
+without, a repeated `dvc repro`: `make bench`."""
 
+import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
-from stages.common import Refused, command
+from stages.common import COSTS, Refused, command, read_json
 from stages.parameters import FILE, raw
+
+Stage = Callable[..., float]
 
 # One call of Keras's augmentation layers for each image, as the class did it, from the same
 # normalised file: 468 training photos at 64x60, five times.
@@ -32,50 +36,112 @@ np.save("augmented.npy", np.stack(out))
 """
 
 
-def main(
-    source: Annotated[str, typer.Option(help="URL or folder of the real faces")] = "",
-    pairs: Annotated[int, typer.Option(help="how often each way is measured", min=1)] = 3,
-) -> None:
-    """Time pickle, normalise and augment as whole processes against the class's way."""
+def seconds(place: Path, *words: str, **environment: str) -> float:
+    """How long a Python process takes in the folder `place`."""
+    begun = time.monotonic()
+    here = {"PYTHONPATH": str(Path.cwd()), "TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+    done = subprocess.run(
+        [sys.executable, *words], cwd=place, env=os.environ | here, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise Refused(((done.stderr or done.stdout).strip() or "it failed").splitlines()[-1])
+    return time.monotonic() - begun
+
+
+def stage(place: Path, name: str, what: str, **environment: str) -> float:
+    return seconds(place, "-m", f"stages.{name}", what, **environment)
+
+
+def lay(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Write params.yaml with `change` made to it into `place`."""
+    tree = raw()
+    change(tree)
+    (place / FILE).write_text(yaml.safe_dump(tree))
+
+
+def preparing(place: Path, pairs: int, source: str) -> None:
+    """Pickle, normalise and augment as whole processes against the class's way."""
     folder = Path(source or "../shared/data/faces")
     if "://" not in source:
         if not folder.exists():
-            raise Refused(f"{folder}: no faces there; give --source")
+            print(f"preparing: skipped: {folder}: no faces there; give SOURCE=")
+            return
         source = folder.resolve().as_uri()
-    root = Path.cwd()
-    with tempfile.TemporaryDirectory() as place:
-        tree = raw()
+
+    def real(tree: dict[str, Any]) -> None:
         faces = tree["datasets"]["faces"]
         faces |= {"source": source, "size": [64, 60]}
         faces["split"] = {"by": "random", "seed": 0, "test": 0.25, "validation": 0}
         faces["augment"]["copies"] = 5
-        (Path(place) / FILE).write_text(yaml.safe_dump(tree))
-        environment = os.environ | {"PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
-        def seconds(*words: str) -> float:
-            begun = time.monotonic()
-            done = subprocess.run(
-                [sys.executable, *words], cwd=place, env=environment, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise Refused(done.stderr.strip().splitlines()[-1])
-            return time.monotonic() - begun
-
-        def stage(name: str, what: str) -> float:
-            return seconds("-m", f"stages.{name}", what)
-
-        experiment = next(e for e, s in tree["experiments"].items() if s["dataset"] == "faces")
-        stage("download", "faces")
-        ours, theirs = [], []
-        for _ in range(pairs):
-            first = stage("pickle", "faces") + stage("normalise", "faces")
-            ours.append(first + stage("augment", experiment))
-            theirs.append(first + seconds("-c", CLASS))
-            print(f"ours {ours[-1]:.1f} s, the class's way {theirs[-1]:.1f} s", flush=True)
-        shutil.rmtree(Path(place) / "data")
+    lay(place, real)
+    stage(place, "download", "faces")
+    ours, theirs = [], []
+    for _ in range(pairs):
+        first = stage(place, "pickle", "faces") + stage(place, "normalise", "faces")
+        ours.append(first + stage(place, "augment", "faces_shallow"))
+        theirs.append(first + seconds(place, "-c", CLASS))
+        print(f"preparing: {ours[-1]:.1f} s, the class's way {theirs[-1]:.1f} s", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    print(f"medians {statistics.median(ours):.1f} s and {statistics.median(theirs):.1f} s; "
-          f"ratio {statistics.median(ratios):.3f}")  # fmt: skip
+    print(f"preparing: medians {statistics.median(ours):.1f} s and "
+          f"{statistics.median(theirs):.1f} s; ratio {statistics.median(ratios):.3f}")  # fmt: skip
+
+
+def tracking(place: Path, pairs: int) -> None:
+    """Training faces_tiny for 40 epochs with W&B offline against disabled, as whole processes."""
+
+    def longer(tree: dict[str, Any]) -> None:
+        tree["experiments"]["faces_tiny"]["epochs"] = 40
+
+    lay(place, longer)
+    for name in ("download", "pickle", "normalise"):
+        stage(place, name, "faces")
+    stage(place, "augment", "faces_tiny")
+    epochs, more = [], []
+    for i in range(pairs):
+        found = {}
+        # Who goes first changes, so that a machine that slows down favours neither.
+        for mode in ("offline", "disabled") if i % 2 else ("disabled", "offline"):
+            whole = stage(place, "train", "faces_tiny-0", WANDB_MODE=mode)
+            found[mode] = (read_json(place / COSTS.format("faces_tiny-0"))["train_seconds"], whole)
+        (with_, whole), (without, bare) = found["offline"], found["disabled"]
+        epochs.append(with_ / without)
+        more.append((whole - with_) - (bare - without))
+        print(f"tracking: epochs {with_:.1f} s, without {without:.1f} s, ratio {epochs[-1]:.3f}; "
+              f"the rest of the process {more[-1]:+.1f} s", flush=True)  # fmt: skip
+    print(f"tracking: medians of {pairs} pairs: epochs ratio {statistics.median(epochs):.3f}, "
+          f"the rest of a process {statistics.median(more):+.1f} s")  # fmt: skip
+
+
+def repeating(times: int) -> None:
+    """`dvc repro` of this folder where nothing has changed."""
+    told = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    if told.returncode or json.loads(told.stdout or "{}"):
+        print("repeating: skipped: something is not up to date; make repro first")
+        return
+    taken = {}
+    for words in (["dvc", "repro"], [sys.executable, "-m", "tools.grid"], ["dvc", "--version"]):
+        each = []
+        for _ in range(times):
+            begun = time.monotonic()
+            subprocess.run(words, check=True, capture_output=True)
+            each.append(time.monotonic() - begun)
+        taken[" ".join(words).replace(sys.executable, "python")] = statistics.median(each)
+    print("repeating: medians " + ", ".join(f"{k} {v:.1f} s" for k, v in taken.items()))
+
+
+def main(
+    source: Annotated[str, typer.Option(help="URL or folder of the real faces")] = "",
+    pairs: Annotated[int, typer.Option(help="how often each way of preparing", min=1)] = 3,
+    trainings: Annotated[int, typer.Option(help="pairs of trainings", min=0)] = 9,
+) -> None:
+    """Time preparing, tracking and repeating, each beside what it is compared with."""
+    with tempfile.TemporaryDirectory() as place:
+        preparing(Path(place), pairs, source)
+    if trainings:
+        with tempfile.TemporaryDirectory() as place:
+            tracking(Path(place), trainings)
+    repeating(3)
 
 
 if __name__ == "__main__":

@@ -239,6 +239,8 @@ def spread(
             "distributed.logging.distributed": "error",
             "distributed.worker.memory.terminate": False,
             "distributed.worker.memory.pause": False,
+            # Looks at each worker's stack a hundred times a second: 5 % of a core.
+            "distributed.worker.profile.enabled": False,
             "distributed.scheduler.work-stealing": True,
         }
     )
