@@ -138,6 +138,13 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     assert not noted["download@faces"]["ran"]
     assert noted["download@faces"]["seconds"] > 0
 
+    # What params.yaml no longer names leaves dvc.lock; what it names stays in the graph's order.
+    del project.parameters["experiments"]["dropped"], project.parameters["comparisons"]["dropout"]
+    project.write()
+    project.run(*words)
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    assert list(lock) == [s for s in ALL if "dropped" not in s]
+
     done = project.run(*words, "--run", "plan", check=False)
     assert done.returncode == 1
     assert done.stderr == "grid: RUN=plan: no run or experiment of that name; did you mean plain?\n"

@@ -396,6 +396,7 @@ def make(
 ) -> None:
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
     plan = stale(parameters, wanted, changed)
+    results: list[dict[str, Any]] = []
     failed: list[str] = []
     ran: dict[str, float] = {}
     if plan:
@@ -405,7 +406,7 @@ def make(
         results = spread(plan, jobs, Path.cwd())
         failed = [r["target"] for r in results if r["status"] != 0]
         ran = {stage: seconds for r in results for stage, seconds in r["ran"].items()}
-        accept(results)
+    accept(results)
     good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
     if good:
         targets = [] if whole and not failed else good
