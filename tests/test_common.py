@@ -132,6 +132,8 @@ def run(stage: list[str], what: str, folder: Path) -> subprocess.Popen[str]:
         text=True,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # A shell without job control has its background jobs, and all below them, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

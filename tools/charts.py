@@ -71,16 +71,17 @@ def differences(title: str, comparison: dict[str, Any], sides: tuple[str, str]) 
     low, high = comparison["ci95"] or (None, None)
     mean = {"row": "mean", "seed": "mean", "difference": comparison["difference"]}
     rows.append(mean | {"low": low, "high": high})
-    axis = [f"← {sides[0]} better | {sides[1]} better →", f"difference in {metric} (of 1)"]
+    seen = [abs(v) for r in rows for k, v in r.items() if k in ("difference", "low", "high") and v]
+    widest = 1.1 * max(seen, default=0.01)
     x = {
         "field": "difference",
         "type": "quantitative",
-        "title": axis,
+        "title": f"difference in {metric}, a fraction of 1",
         "axis": {"labelExpr": "datum.value ? format(datum.value, '+.3~f') : '0'", "tickCount": 5,
                  "grid": False, "labelOverlap": "greedy", "labelSeparation": 6},
-        "scale": {"zero": True, "padding": 12},
+        "scale": {"domain": [-widest, widest], "nice": False},
     }  # fmt: skip
-    y = {"field": "row", "type": "nominal", "title": None, "sort": ["each seed", "mean"]}
+    y = {"field": "row", "type": "nominal", "title": None, "sort": ["each seed", "mean", "better"]}
     tip = [
         {"field": "seed", "title": "seed"},
         {"field": "difference", "format": "+.4f"},
@@ -107,9 +108,17 @@ def differences(title: str, comparison: dict[str, Any], sides: tuple[str, str]) 
             "encoding": {"x": x, "y": y, "tooltip": tip[1:]},
         },
     ]  # fmt: skip
+    layers += [
+        {
+            "data": {"values": [{"row": "better"}]},
+            "mark": {"type": "text", "text": words, "align": align, "dx": dx, "fontSize": 12},
+            "encoding": {"x": {"datum": 0}, "y": y},
+        }
+        for words, align, dx in ((f"← {sides[0]}", "right", -7), (f"{sides[1]} →", "left", 7))
+    ]
     columns = {"seed": "seed", "difference": f"difference in {metric}", "low": "95 % from",
                "high": "95 % to"}  # fmt: skip
-    return chart(title, columns, rows, layer=layers, height=64)
+    return chart(title, columns, rows, layer=layers, height=92)
 
 
 def figures(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from stages.common import (
     split_of,
     writing,
 )
-from stages.parameters import Parameters, check, merged, parse_run, raw, runs
+from stages.parameters import Dataset, Parameters, check, merged, parse_run, raw, runs
 from tools import charts, records
 from tools.diff import changes, flat
 from tools.grid import PAGE, STAGES, status
@@ -224,6 +224,7 @@ def verdict(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
     chance = mean(r[chance_key] for side in rows.values() for r in side)
     seeds = len(c["seeds"])
     out: dict[str, Any] = {"name": name, "verdict": c["verdict"], "chart": None, "remarks": []} | {
+        "found": "",
         "baseline": a, "candidate": b, "head": head, "seeds": c["seeds"],
     }  # fmt: skip
     if c["difference"] is None:
@@ -276,10 +277,22 @@ def verdict(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
     out["differs"] = changes(
         *(flat(merged(results.tree["defaults"], results.tree["experiments"][e])) for e in (a, b))
     )
+    if c["ci95"]:
+        out["found"] = (
+            f"{b} against {a}, {c['difference']:+.3f} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]"
+        )
     out["chart"] = charts.differences(
         f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed", c, (a, b)
     )
     return out
+
+
+def unlearnt(results: Results) -> list[tuple[str, str]]:
+    """Experiments and heads that no run has above or below chance."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for r in results.rows:
+        found[r["experiment"], r["head"]].add(r["verdict"])
+    return [at for at, verdicts in found.items() if verdicts == {"at chance"}]
 
 
 def seconds_of(results: Results, experiment: str) -> list[float]:
@@ -314,6 +327,19 @@ def warnings(results: Results) -> list[dict[str, Any]]:
 # --- data sets ------------------------------------------------------------------------------
 
 
+def rule(spec: Dataset) -> str:
+    """What a data set's split keeps together, in words."""
+    by = spec.split.by
+    if by == "own":
+        return "the source says which items are its test part"
+    if by == "random":
+        return "single items are dealt out, equal ones to the same part"
+    return (
+        f"items that are alike in {', '.join(spec.group[by])} go to the same part, so that no near "
+        "copy of a test item was trained on"
+    )
+
+
 def dataset(name: str, results: Results) -> dict[str, Any]:
     """A data set's part of the page: what it is, tables, charts, pictures."""
     spec = results.parameters.datasets[name]
@@ -329,6 +355,7 @@ def dataset(name: str, results: Results) -> dict[str, Any]:
         "source": origin(spec.source),
         "drawn": embedded(name) if spec.source == "embedded" else "",
         "split": spec.split.by,
+        "rule": rule(spec),
         "several": isinstance(spec.split.seed, list),
         "sizes": sizes,
         "experiments": list(zip(experiments, charts.colours(experiments), strict=True)),
@@ -745,6 +772,7 @@ def page(changed: set[str]) -> str:
         plot=number,
         charts=drawn,
         verdicts=verdicts,
+        unlearnt=unlearnt(results),
         unjudged=[c for c in results.parameters.comparisons if c not in results.comparisons],
         warnings=warnings(results),
         meanings=MEANING,
