@@ -3,6 +3,7 @@ without, a repeated `dvc repro`: `make bench`."""
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -53,10 +54,11 @@ def stage(place: Path, name: str, what: str, **environment: str) -> float:
 
 
 def lay(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Write params.yaml with `change` made to it into `place`."""
+    """Make `place` a project of params.yaml with `change` made to it."""
     tree = raw()
     change(tree)
     (place / FILE).write_text(yaml.safe_dump(tree))
+    shutil.copy("requirements.lock", place)
 
 
 def preparing(place: Path, pairs: int, source: str) -> None:
@@ -132,12 +134,13 @@ def repeating(times: int) -> None:
 
 def main(
     source: Annotated[str, typer.Option(help="URL or folder of the real faces")] = "",
-    pairs: Annotated[int, typer.Option(help="how often each way of preparing", min=1)] = 3,
+    pairs: Annotated[int, typer.Option(help="how often each way of preparing", min=0)] = 3,
     trainings: Annotated[int, typer.Option(help="pairs of trainings", min=0)] = 9,
 ) -> None:
     """Time preparing, tracking and repeating, each beside what it is compared with."""
-    with tempfile.TemporaryDirectory() as place:
-        preparing(Path(place), pairs, source)
+    if pairs:
+        with tempfile.TemporaryDirectory() as place:
+            preparing(Path(place), pairs, source)
     if trainings:
         with tempfile.TemporaryDirectory() as place:
             tracking(Path(place), trainings)
