@@ -335,8 +335,9 @@ def rule(spec: Dataset) -> str:
     if by == "random":
         return "single items are dealt out, equal ones to the same part"
     return (
-        f"items that are alike in {', '.join(spec.group[by])} go to the same part, so that no near "
-        "copy of a test item was trained on"
+        f"items that are alike in {', '.join(spec.group[by])} go to the same part; dealt out "
+        f"singly, a test item's {by} would be recognised and answered from the items of it that "
+        "were trained on, which is better than deserved, or below chance where they differ"
     )
 
 
