@@ -187,14 +187,16 @@ def repro(targets: list[str], log: Path) -> tuple[int, dict[str, float]]:
     """
     watch, logger, status = Watch(), logging.getLogger("dvc"), 0
     logger.addHandler(watch)
-    with log.open("w") as file, said(file), Repo() as repo:
-        try:
-            repo.reproduce(targets)
-        except DvcException as e:
-            print(f"ERROR: {e}")
-            status = 1
-    logger.removeHandler(watch)
-    watch.stop()
+    try:
+        with log.open("w") as file, said(file), Repo() as repo:
+            try:
+                repo.reproduce(targets)
+            except DvcException as e:
+                print(f"ERROR: {e}")
+                status = 1
+    finally:
+        logger.removeHandler(watch)
+        watch.stop()
     return status, watch.ran
 
 
