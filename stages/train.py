@@ -73,8 +73,8 @@ def silence() -> Iterator[None]:
         os.close(nothing)
 
 
-def learner(threads: int) -> None:
-    """Import TensorFlow so that it repeats itself: a fixed number of threads, ordered sums."""
+def tensorflow() -> Any:
+    """Import TensorFlow, with no more than training needs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # On by TensorFlow's own choice for some processors only; a step of the faces' network takes
     # half the time with it. Said here, so that the choice is part of the code that is hashed.
@@ -89,6 +89,12 @@ def learner(threads: int) -> None:
     gc.enable()
     for module in spared:
         del sys.modules[module]
+    return tf
+
+
+def learner(threads: int) -> None:
+    """Have TensorFlow repeat itself: a fixed number of threads, ordered sums."""
+    tf = tensorflow()
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.experimental.enable_op_determinism()

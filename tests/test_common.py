@@ -160,8 +160,8 @@ def alive(pid: int) -> bool:
         return False
 
 
-def started(folder: Path) -> int:
-    for _ in range(200):
+def started(folder: Path, seconds: int = 10) -> int:
+    for _ in range(20 * seconds):
         if (folder / "pid").exists() and (text := (folder / "pid").read_text()):
             return int(text)
         time.sleep(0.05)

@@ -119,6 +119,10 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     assert (project.folder / "dvc.lock").read_text() == lock
     costs = json.loads((project.folder / "metrics/costs/plain-0.json").read_text())
     assert costs["train_seconds"] > 0
+
+    # A process of its own for each stage makes the same bytes.
+    project.run("dvc", "repro", "--force", "--single-item", "train@plain-0", "evaluate@plain-0")
+    assert (project.folder / "dvc.lock").read_text() == lock
     runs = sorted(p.name for p in (project.folder / "metrics/runs").iterdir())
     assert runs == ["dropped-0.json", "plain-0.json"]
 

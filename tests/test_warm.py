@@ -1,0 +1,158 @@
+"""Stages run from a process that has their libraries imported."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dvc.stage import run as dvc_run
+from dvc.stage.exceptions import StageCmdFailedError
+
+from tests.conftest import ROOT
+from tests.test_common import alive, started
+from tools import grid
+from tools.warm import Server
+
+PROBE = """
+import os, sys, time
+from pathlib import Path
+
+loaded = [n for n in sys.modules if n.startswith("stages.")]
+
+def main(what: str) -> None:
+    Path("pid").write_text(str(os.getpid()))
+    if what == "tell":
+        print("told", os.environ.get("TOLD"), sys.argv[0].rpartition("/")[2])
+        print("warm", "tensorflow" in sys.modules, loaded)
+    elif what == "wait":
+        time.sleep(60)
+    elif what == "die":
+        os.kill(os.getpid(), 9)
+    else:
+        from stages.common import Refused
+        raise Refused(f"{what}: is wrong; mend it")
+
+if __name__ == "__main__":
+    from stages.common import enter
+    enter(main)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project's code and a stage that tells of itself."""
+    folder = tmp_path_factory.mktemp("warm")
+    for name in ("stages", "tools"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "tools/trace.py", folder / "sitecustomize.py")
+    (folder / "stages/probe.py").write_text(PROBE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PYTHONPATH", str(folder))
+        server = Server()
+    yield server
+    server.socket.close()
+    assert server.process.wait(10) == 0
+
+
+def test_a_stage_runs_as_python_m_runs_it(
+    server: Server, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    environment = dict(os.environ) | {"TOLD": "by the environment"}
+    assert server.run(["stages.probe", "tell"], str(folder), environment) == 0
+    warm = capfd.readouterr().out
+    assert warm == "told by the environment probe.py\nwarm True []\n"
+    subprocess.run(
+        [sys.executable, "-m", "stages.probe", "tell"], cwd=folder, env=environment, check=True
+    )
+    assert capfd.readouterr().out == warm.replace("warm True", "warm False")
+
+    # Who has Python note what a stage reads, as a review does, has its notes.
+    traced = environment | {
+        "FACET_TRACE": str(tmp_path),
+        "DVC_STAGE": "probe",
+        "DVC_ROOT": str(folder),
+    }
+    assert server.run(["stages.probe", "tell"], str(folder), traced) == 0
+    assert capfd.readouterr().out == warm
+    assert "open\tstages/common.py" in (tmp_path / "probe").read_text().splitlines()
+
+    # The project's code is read anew, and a stage leaves the next one nothing.
+    (folder / "stages/probe.py").write_text(PROBE.replace("told", "now"))
+    assert server.run(["stages.probe", "tell"], str(folder), {}) == 0
+    assert capfd.readouterr().out.startswith("now None probe.py\n")
+    (folder / "stages/probe.py").write_text(PROBE)
+
+
+def test_how_a_stage_ends_is_told(
+    server: Server, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert server.run(["stages.probe", "that"], str(folder), {}) == 1
+    assert capfd.readouterr().err == "probe: that: is wrong; mend it\n"
+    assert server.run(["stages.probe"], str(folder), {}) == 2
+    assert "Missing argument" in capfd.readouterr().err
+    assert server.run(["stages.probe", "die"], str(folder), {}) == 128 + 9
+    assert server.run(["stages.absent"], str(folder), {}) == 1
+    assert "No module named stages.absent" in capfd.readouterr().err
+    assert server.run(["stages.probe", "tell"], str(folder), {}) == 0
+
+
+def test_dvc_takes_what_the_server_says_and_does_without_it(
+    server: Server,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cold = dvc_run._run
+    options = {"cwd": str(folder), "env": dict(os.environ) | {"PYTHONPATH": str(folder)}}
+    with grid.warm(server):
+        dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
+        assert "warm True" in capfd.readouterr().out
+        # What needs a shell is given one.
+        dvc_run._run("/bin/sh", "python -m stages.probe tell; echo also", **options)
+        out = capfd.readouterr().out
+        assert "warm False" in out
+        assert "also" in out
+        with pytest.raises(StageCmdFailedError, match="exited with 1"):
+            dvc_run._run("/bin/sh", "python -m stages.probe that", **options)
+    assert dvc_run._run is cold
+
+    monkeypatch.chdir(folder)
+    gone = Server()
+    gone.process.kill()
+    gone.process.wait()
+    with grid.warm(gone):
+        dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
+    assert "warm False" in capfd.readouterr().out
+
+
+def test_server_and_stage_end_with_who_started_them(folder: Path) -> None:
+    (folder / "pid").unlink(missing_ok=True)
+    asker = subprocess.Popen(
+        [sys.executable, "-c", "from tools.warm import Server\ns = Server()\n"
+         "print(s.process.pid, flush=True)\n"
+         "s.run(['stages.probe', 'wait'], '.', {})"],
+        cwd=folder, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert asker.stdout
+    server = int(asker.stdout.readline())
+    stage = started(folder, seconds=60)
+    assert alive(server)
+    asker.send_signal(signal.SIGKILL)
+    asker.wait()
+    for _ in range(200):
+        if not alive(stage) and not alive(server):
+            break
+        time.sleep(0.05)
+    assert not alive(stage)
+    assert not alive(server)

@@ -1,0 +1,115 @@
+"""Run stages from a process that has their libraries imported: what the grid's workers do.
+
+Imports take longer than most of what a stage does. So each worker keeps a process that imports the
+libraries once and forks for every stage; the stage then runs as `python -m` would run it, on the
+project's own modules read anew. (The standard library's forkserver imports its caller's main
+module, and DVC with it, into each child.)
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import traceback
+
+LARGEST = 1 << 20  # bytes of a request; the environment is most of it
+STAGES = ("download", "pickle", "normalise", "augment", "train", "evaluate")
+
+
+class Server:
+    """The process stages are forked from; it ends with this one."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tools.warm", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+
+    def run(self, words: list[str], folder: str, environment: dict[str, str]) -> int | None:
+        """Run `python -m` with `words` in `folder`; returns its exit status.
+
+        What it prints goes where this process's output goes. None if the server is gone.
+        """
+        request = json.dumps([words, folder, environment]).encode()
+        try:
+            socket.send_fds(self.socket, [request], [1, 2])
+            answer = self.socket.recv(16)
+        except OSError:
+            return None
+        return int(answer) if answer else None
+
+
+def prepare() -> None:
+    """Import what the stages import, TensorFlow as train does, and forget the project's modules."""
+    from stages import tracking, train
+
+    tracking.library()
+    train.tensorflow()
+    for stage in STAGES:
+        importlib.import_module(f"stages.{stage}")
+    importlib.import_module("matplotlib.backends.backend_agg")
+    # A stage reads the project's code as it is then, and its identity counts what it imported.
+    for name in [n for n in sys.modules if n.partition(".")[0] == "stages"]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()  # what is there stays shared between the processes
+
+
+def serve(asked: socket.socket) -> None:
+    """Fork for each request in turn and answer with the exit status, until the asker ends."""
+    while True:
+        request, outputs, *_ = socket.recv_fds(asked, LARGEST, 2)
+        if not request:
+            return
+        child = os.fork()
+        if child == 0:
+            asked.close()
+            words, folder, environment = json.loads(request)
+            become(words, folder, environment, outputs)
+        for output in outputs:
+            os.close(output)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        asked.send(str(status).encode())
+
+
+def become(words: list[str], folder: str, environment: dict[str, str], outputs: list[int]) -> None:
+    """Be `python -m` with `words` in this process, and end with it."""
+    status: object = 1
+    try:
+        for ours, output in zip((1, 2), outputs, strict=True):
+            os.dup2(output, ours)
+            os.close(output)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        if "sitecustomize" in sys.modules:  # it too may look at the environment
+            importlib.reload(sys.modules["sitecustomize"])
+        sys.argv = list(words)
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as e:
+        status = e.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+if __name__ == "__main__":
+    from stages.common import die_with
+
+    die_with(os.getppid())
+    prepare()
+    with socket.socket(fileno=int(sys.argv[1])) as asked:
+        serve(asked)
