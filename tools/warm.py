@@ -55,7 +55,9 @@ def prepare() -> None:
     train.tensorflow()
     for stage in STAGES:
         importlib.import_module(f"stages.{stage}")
-    importlib.import_module("matplotlib.backends.backend_agg")
+    # What they import where they use it.
+    for name in ("matplotlib.backends.backend_agg", "scipy.optimize", "scipy.stats"):
+        importlib.import_module(name)
     # A stage reads the project's code as it is then, and its identity counts what it imported.
     for name in [n for n in sys.modules if n.partition(".")[0] == "stages"]:
         del sys.modules[name]
