@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from dvc.stage.exceptions import StageCmdFailedError
 from tests.conftest import ROOT
 from tests.test_common import alive, started
 from tools import grid
-from tools.warm import Server
+from tools.warm import Client, Server
 
 PROBE = """
 import os, sys, time
@@ -57,19 +56,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder))  # for sitecustomize
         server = Server()
-    yield server
-    server.socket.close()
-    assert server.process.wait(10) == 0
+    with server:
+        yield server
+    assert not Path(server.path).parent.exists()
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    return Client(server.path)
 
 
 def test_a_stage_runs_as_python_m_runs_it(
-    server: Server, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    client: Client, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environment = dict(os.environ) | {"TOLD": "by the environment"}
-    assert server.run(["stages.probe", "tell"], str(folder), environment) == 0
+    assert client.run(["stages.probe", "tell"], str(folder), environment) == 0
     warm = capfd.readouterr().out
     assert warm == "told by the environment probe.py\nwarm True []\n"
     subprocess.run(
@@ -83,39 +86,38 @@ def test_a_stage_runs_as_python_m_runs_it(
         "DVC_STAGE": "probe",
         "DVC_ROOT": str(folder),
     }
-    assert server.run(["stages.probe", "tell"], str(folder), traced) == 0
+    assert client.run(["stages.probe", "tell"], str(folder), traced) == 0
     assert capfd.readouterr().out == warm
     assert "open\tstages/common.py" in (tmp_path / "probe").read_text().splitlines()
 
     # The project's code is read anew, and a stage leaves the next one nothing.
     (folder / "stages/probe.py").write_text(PROBE.replace("told", "now"))
-    assert server.run(["stages.probe", "tell"], str(folder), {}) == 0
+    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0
     assert capfd.readouterr().out.startswith("now None probe.py\n")
     (folder / "stages/probe.py").write_text(PROBE)
 
 
 def test_how_a_stage_ends_is_told(
-    server: Server, folder: Path, capfd: pytest.CaptureFixture[str]
+    client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert server.run(["stages.probe", "that"], str(folder), {}) == 1
+    assert client.run(["stages.probe", "that"], str(folder), {}) == 1
     assert capfd.readouterr().err == "probe: that: is wrong; mend it\n"
-    assert server.run(["stages.probe"], str(folder), {}) == 2
+    assert client.run(["stages.probe"], str(folder), {}) == 2
     assert "Missing argument" in capfd.readouterr().err
-    assert server.run(["stages.probe", "die"], str(folder), {}) == 128 + 9
-    assert server.run(["stages.absent"], str(folder), {}) == 1
+    assert client.run(["stages.probe", "die"], str(folder), {}) == 128 + 9
+    assert client.run(["stages.absent"], str(folder), {}) == 1
     assert "No module named stages.absent" in capfd.readouterr().err
-    assert server.run(["stages.probe", "tell"], str(folder), {}) == 0
+    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0
 
 
 def test_dvc_takes_what_the_server_says_and_does_without_it(
-    server: Server,
+    client: Client,
     folder: Path,
     capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cold = dvc_run._run
     options = {"cwd": str(folder), "env": dict(os.environ) | {"PYTHONPATH": str(folder)}}
-    with grid.warm(server):
+    with grid.warm(client):
         dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
         assert "warm True" in capfd.readouterr().out
         # What needs a shell is given one.
@@ -127,32 +129,48 @@ def test_dvc_takes_what_the_server_says_and_does_without_it(
             dvc_run._run("/bin/sh", "python -m stages.probe that", **options)
     assert dvc_run._run is cold
 
-    monkeypatch.chdir(folder)
-    gone = Server()
-    gone.process.kill()
-    gone.process.wait()
-    with grid.warm(gone):
+    with Server() as server:
+        gone = Client(server.path)
+    with grid.warm(gone), grid.warm(Client(server.path)):
         dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
     assert "warm False" in capfd.readouterr().out
 
 
+def ends(*processes: int) -> bool:
+    for _ in range(200):
+        if not any(map(alive, processes)):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_stage_ends_with_who_asked_for_it(
+    server: Server, client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "pid").unlink(missing_ok=True)
+    ask = "from tools.warm import Client\nClient(%r).run(['stages.probe', 'wait'], %r, {})"
+    asker = subprocess.Popen([sys.executable, "-c", ask % (server.path, str(folder))])
+    stage = started(folder, seconds=60)
+    asker.kill()
+    asker.wait()
+    assert ends(stage)
+    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0  # others are served
+
+
 def test_server_and_stage_end_with_who_started_them(folder: Path) -> None:
     (folder / "pid").unlink(missing_ok=True)
-    asker = subprocess.Popen(
-        [sys.executable, "-c", "from tools.warm import Server\ns = Server()\n"
-         "print(s.process.pid, flush=True)\n"
-         "s.run(['stages.probe', 'wait'], '.', {})"],
-        cwd=folder, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert asker.stdout
-    server = int(asker.stdout.readline())
+    start = (
+        "from tools.warm import Client, Server\nserver = Server()\n"
+        "print(server.process.pid, flush=True)\n"
+        "Client(server.path).run(['stages.probe', 'wait'], '.', {})"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", start], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout
+    server = int(starter.stdout.readline())
     stage = started(folder, seconds=60)
     assert alive(server)
-    asker.send_signal(signal.SIGKILL)
-    asker.wait()
-    for _ in range(200):
-        if not alive(stage) and not alive(server):
-            break
-        time.sleep(0.05)
-    assert not alive(stage)
-    assert not alive(server)
+    starter.kill()
+    starter.wait()
+    assert ends(stage, server)

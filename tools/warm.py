@@ -1,9 +1,9 @@
 """Run stages from a process that has their libraries imported: what the grid's workers do.
 
-Imports take longer than most of what a stage does. So each worker keeps a process that imports the
-libraries once and forks for every stage; the stage then runs as `python -m` would run it, on the
-project's own modules read anew. (The standard library's forkserver imports its caller's main
-module, and DVC with it, into each child.)
+Imports take longer than most of what a stage does. So the grid starts a server, which imports the
+libraries once; each worker is connected to a fork of it, and that forks for every stage. The stage
+then runs as `python -m` would run it, on the project's own modules read anew. (The standard
+library's forkserver imports its caller's main module, and DVC with it, into each child.)
 """
 
 import contextlib
@@ -12,26 +12,56 @@ import importlib
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
+from pathlib import Path
+
+from stages.common import die_with
 
 LARGEST = 1 << 20  # bytes of a request; the environment is most of it
 STAGES = ("download", "pickle", "normalise", "augment", "train", "evaluate")
 
 
 class Server:
-    """The process stages are forked from; it ends with this one."""
+    """The process all stages are forked from; it ends with this one."""
 
     def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        # Not in the project, whose path may be longer than a socket's may be.
+        self.folder = tempfile.TemporaryDirectory(prefix="facet-")
+        self.path = str(Path(self.folder.name) / "warm")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(self.path)
+            listening.listen()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tools.warm", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "tools.warm", str(listening.fileno())],
+                pass_fds=[listening.fileno()],
                 stdin=subprocess.DEVNULL,
             )
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.folder.cleanup()
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client:
+    """A worker's connection to the server; what it asked for ends with it."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with contextlib.suppress(OSError):
+            self.socket.connect(path)
 
     def run(self, words: list[str], folder: str, environment: dict[str, str]) -> int | None:
         """Run `python -m` with `words` in `folder`; returns its exit status.
@@ -65,21 +95,44 @@ def prepare() -> None:
     gc.freeze()  # what is there stays shared between the processes
 
 
-def serve(asked: socket.socket) -> None:
-    """Fork for each request in turn and answer with the exit status, until the asker ends."""
+def serve(listening: socket.socket) -> None:
+    """Fork for each client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these
     while True:
-        request, outputs, *_ = socket.recv_fds(asked, LARGEST, 2)
+        client, _ = listening.accept()
+        server = os.getpid()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with(server)
+            listening.close()
+            with contextlib.suppress(OSError):  # it has gone
+                attend(client)
+            os._exit(0)
+        client.close()
+
+
+def attend(client: socket.socket) -> None:
+    """Fork for each of a client's requests in turn, and answer with the exit status."""
+    here = os.getpid()
+    while True:
+        request, outputs, *_ = socket.recv_fds(client, LARGEST, 2)
         if not request:
             return
         child = os.fork()
         if child == 0:
-            asked.close()
+            die_with(here)
+            client.close()
             words, folder, environment = json.loads(request)
             become(words, folder, environment, outputs)
         for output in outputs:
             os.close(output)
+        running = os.pidfd_open(child)
+        # A client asks for one thing at a time: if it is heard of meanwhile, it has gone.
+        if client.fileno() in select.select([running, client.fileno()], [], [])[0]:
+            os.kill(child, signal.SIGTERM)
+        os.close(running)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        asked.send(str(status).encode())
+        client.send(str(status).encode())
 
 
 def become(words: list[str], folder: str, environment: dict[str, str], outputs: list[int]) -> None:
@@ -89,9 +142,11 @@ def become(words: list[str], folder: str, environment: dict[str, str], outputs: 
         for ours, output in zip((1, 2), outputs, strict=True):
             os.dup2(output, ours)
             os.close(output)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
+        sys.path[0] = folder
         if "sitecustomize" in sys.modules:  # it too may look at the environment
             importlib.reload(sys.modules["sitecustomize"])
         sys.argv = list(words)
@@ -109,9 +164,8 @@ def become(words: list[str], folder: str, environment: dict[str, str], outputs: 
 
 
 if __name__ == "__main__":
-    from stages.common import die_with
-
     die_with(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages, and for who waits
     prepare()
-    with socket.socket(fileno=int(sys.argv[1])) as asked:
-        serve(asked)
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        serve(listening)
