@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from dvc.dependency import param as dvc_param
 from dvc.dvcfile import PROJECT_FILE, load_file
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -42,10 +43,21 @@ STAGES = Path("metrics/costs/stages.json")  # what the last run did, for the pag
 SHARED = (".ckpt", "metrics/costs", "metrics/manifests")
 
 
+@contextlib.contextmanager
+def parsing_once() -> Iterator[None]:
+    """Have DVC parse params.yaml once, and not for each stage that declares a key of it."""
+    load = dvc_param.load_path
+    dvc_param.load_path = cache(load)
+    try:
+        yield
+    finally:
+        dvc_param.load_path = load
+
+
 def status() -> set[str]:
     """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
     try:
-        with Repo() as repo:
+        with parsing_once(), Repo() as repo:
             return set(repo.status())
     except DvcException as e:
         raise Refused(f"dvc status failed: {e}") from None
@@ -232,7 +244,7 @@ def dvc(log: Path) -> Iterator[tuple[Repo, Watch]]:
     logger.addHandler(watch)
     log.unlink(missing_ok=True)
     try:
-        with log.open("a") as file, said(file), Repo() as repo:
+        with log.open("a") as file, said(file), parsing_once(), Repo() as repo:
             try:
                 yield repo, watch
             except DvcException as e:
