@@ -1,5 +1,5 @@
 """Measure on this machine, in turn: preparing faces beside the class's way, training with W&B and
-without, a repeated `dvc repro`: `make bench`."""
+without, stages by the grid's server and without, a repeated `dvc repro`: `make bench`."""
 
 import json
 import os
@@ -18,6 +18,7 @@ import yaml
 
 from stages.common import COSTS, Refused, command, read_json
 from stages.parameters import FILE, raw
+from tools.warm import Client, Server
 
 Stage = Callable[..., float]
 
@@ -115,6 +116,32 @@ def tracking(place: Path, pairs: int) -> None:
           f"the rest of a process {statistics.median(more):+.1f} s")  # fmt: skip
 
 
+def starting(place: Path, pairs: int) -> None:
+    """A run's train and evaluate as whole processes against forks of the grid's server."""
+    lay(place, lambda _: None)
+    for name, what in (("download", "wine"), ("pickle", "wine"), ("normalise", "wine"),
+                       ("augment", "wine_shallow")):  # fmt: skip
+        stage(place, name, what)
+    cold, warm = [], []
+    os.environ["PYTHONPATH"] = str(Path.cwd())  # the server's too
+    with Server() as server, (place / "said").open("w") as said:
+        client = Client(server.path)
+        for i in range(pairs + 1):
+            cold.append(sum(stage(place, s, "wine_shallow-0") for s in ("train", "evaluate")))
+            begun = time.monotonic()
+            for name in ("train", "evaluate"):
+                words = [f"stages.{name}", "wine_shallow-0"]
+                if client.run(words, str(place), dict(os.environ), said):
+                    raise Refused((place / "said").read_text().strip().splitlines()[-1])
+            warm.append(time.monotonic() - begun)
+            if not i:  # the server may have been importing still
+                del cold[0], warm[0]
+    ratios = [a / b for a, b in zip(warm, cold, strict=True)]
+    print(f"starting: medians of {pairs} pairs, wine_shallow-0: processes of their own "
+          f"{statistics.median(cold):.1f} s, by the server {statistics.median(warm):.1f} s; "
+          f"ratio {statistics.median(ratios):.2f}")  # fmt: skip
+
+
 def repeating(times: int) -> None:
     """`dvc repro` of this folder where nothing has changed."""
     told = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
@@ -136,14 +163,18 @@ def main(
     source: Annotated[str, typer.Option(help="URL or folder of the real faces")] = "",
     pairs: Annotated[int, typer.Option(help="how often each way of preparing", min=0)] = 3,
     trainings: Annotated[int, typer.Option(help="pairs of trainings", min=0)] = 9,
+    starts: Annotated[int, typer.Option(help="pairs of a run's stages", min=0)] = 3,
 ) -> None:
-    """Time preparing, tracking and repeating, each beside what it is compared with."""
+    """Time preparing, tracking, starting and repeating, each beside what it is compared with."""
     if pairs:
         with tempfile.TemporaryDirectory() as place:
             preparing(Path(place), pairs, source)
     if trainings:
         with tempfile.TemporaryDirectory() as place:
             tracking(Path(place), trainings)
+    if starts:
+        with tempfile.TemporaryDirectory() as place:
+            starting(Path(place), starts)
     repeating(3)
 
 

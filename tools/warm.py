@@ -20,6 +20,7 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 from stages.common import die_with
 
@@ -63,14 +64,22 @@ class Client:
         with contextlib.suppress(OSError):
             self.socket.connect(path)
 
-    def run(self, words: list[str], folder: str, environment: dict[str, str]) -> int | None:
+    def run(
+        self,
+        words: list[str],
+        folder: str,
+        environment: dict[str, str],
+        said: TextIO | None = None,
+    ) -> int | None:
         """Run `python -m` with `words` in `folder`; returns its exit status.
 
-        What it prints goes where this process's output goes. None if the server is gone.
+        What it prints goes to `said`, or where this process's output goes. None if the server is
+        gone.
         """
         request = json.dumps([words, folder, environment]).encode()
+        outputs = [said.fileno()] * 2 if said else [1, 2]
         try:
-            socket.send_fds(self.socket, [request], [1, 2])
+            socket.send_fds(self.socket, [request], outputs)
             answer = self.socket.recv(16)
         except OSError:
             return None
