@@ -1,14 +1,16 @@
 """params.yaml is checked whole, and what is wrong is named with the nearest right key."""
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stages.common import Refused
-from stages.parameters import check, merged, parse_run, raw
+from stages.parameters import check, merged, parse_run, raw, runs
 from tests.conftest import ROOT, small_parameters
+from tools import setting
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -109,5 +111,16 @@ def test_a_run_is_experiment_dash_seed(run: str) -> None:
         parse_run(run)
 
 
-def test_the_projects_own_parameters_hold() -> None:
-    check(raw(ROOT / "params.yaml"))
+@pytest.mark.parametrize(
+    ("names", "experiment"),
+    [("", "faces_shallow"), ("class", "digits_long"), ("class,sitting", "faces_batchnorm")],
+)
+def test_the_projects_own_parameters_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, experiment: str
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "settings", tmp_path / "settings")
+    monkeypatch.chdir(tmp_path)
+    if names:
+        setting.main(names)
+    assert f"{experiment}-0" in runs(check(raw()))
