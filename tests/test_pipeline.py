@@ -1,8 +1,14 @@
 """The graph with the real DVC: what runs, what does not, and what each stage is told."""
 
 import ast
+import contextlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +161,41 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     project.parameters["seeds"] = []
     project.write()
     assert project.run(*words, check=False).stderr.startswith("grid: params.yaml: seeds: ")
+
+
+def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.grid"],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Where the tests themselves were started to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    while not process.stdout.readline().startswith("[1/"):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+    def left() -> list[str]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == process.pid and state != "Z":
+                    found.append(stat.parent.name)
+        return found
+
+    for _ in range(400):
+        if not left():
+            break
+        time.sleep(0.05)
+    assert left() == []
 
 
 def test_new_data_need_no_code(project: Project) -> None:

@@ -296,6 +296,10 @@ def spread(
             "distributed.logging.distributed": "error",
             "distributed.worker.memory.terminate": False,
             "distributed.worker.memory.pause": False,
+            # Ctrl-C is for the stages, and for this process, which then ends the workers.
+            "distributed.worker.preload": [
+                "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+            ],
             # Looks at each worker's stack a hundred times a second: 5 % of a core.
             "distributed.worker.profile.enabled": False,
             "distributed.scheduler.work-stealing": True,

@@ -12,14 +12,14 @@ import importlib
 import json
 import os
 import runpy
+import secrets
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
-import tempfile
 import traceback
-from pathlib import Path
 from typing import TextIO
 
 from stages.common import die_with
@@ -32,9 +32,8 @@ class Server:
     """The process all stages are forked from; it ends with this one."""
 
     def __init__(self) -> None:
-        # Not in the project, whose path may be longer than a socket's may be.
-        self.folder = tempfile.TemporaryDirectory(prefix="facet-")
-        self.path = str(Path(self.folder.name) / "warm")
+        # A name that Linux keeps in no folder: nothing is left where this process is killed.
+        self.path = f"\0facet-{os.getpid()}-{secrets.token_hex(8)}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(self.path)
             listening.listen()
@@ -47,7 +46,6 @@ class Server:
     def close(self) -> None:
         self.process.terminate()
         self.process.wait()
-        self.folder.cleanup()
 
     def __enter__(self) -> "Server":
         return self
@@ -105,12 +103,15 @@ def prepare() -> None:
 
 
 def serve(listening: socket.socket) -> None:
-    """Fork for each client."""
+    """Fork for each client of the same user."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these
     while True:
         client, _ = listening.accept()
         server = os.getpid()
-        if os.fork() == 0:
+        _, user, _ = struct.unpack(
+            "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
+        if user == os.getuid() and os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with(server)
             listening.close()
