@@ -1,1 +1,5 @@
-"""The pipeline's stages, one module each, run as `python -m stages.NAME`, and their helpers."""
+"""The pipeline's stages. Importing any of them first sets the limits that make bytes repeatable."""
+
+from stages.processor import limit_instructions
+
+limit_instructions()

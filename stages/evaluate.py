@@ -20,7 +20,7 @@ from stages.common import (
     split_of,
     writing,
 )
-from stages.manifest import processor
+from stages.manifest import describe_processor
 from stages.parameters import parse_run
 
 
@@ -169,7 +169,8 @@ def main(run: str) -> None:
         aside.mkdir()
         figures.draw(aside, run, content, predictions, history, metrics)
     dump(Path(METRICS.format(run)), metrics)
-    tracking.join(story.id_of(run), lambda id: story.of_run(run, id, processor=processor()))
+    here = describe_processor()
+    tracking.join(story.id_of(run), lambda id: story.of_run(run, id, processor=here))
     told = ", ".join(
         f"{h} {m['accuracy']:.2f} (chance {m['chance']:.2f})"
         if m["accuracy"] is not None

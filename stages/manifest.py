@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +17,18 @@ from typing import Any
 
 from stages.common import MANIFESTS, RUN, digest, dump
 from stages.parameters import parse_run
+from stages.processor import LIMITS, cpu_fields, same_bytes
 
 # What computes or stores; requirements.lock, whose hash is among the inputs, names all.
 PACKAGES = ("dvc", "keras", "numpy", "pandas", "pillow", "scipy", "scikit-learn", "tensorflow",
             "wandb")  # fmt: skip
+
+
+# What can change a byte, or tell two processors of one name apart.
+TOLD = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl",
+        "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+        "asimd", "asimdhp", "sve", "sve2", "bf16", "i8mm")  # fmt: skip
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 def md5(path: Path) -> str:
@@ -69,14 +77,52 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def processor() -> str:
-    """The processor's type, on which the bytes of a training depend."""
+def describe_processor(gpus: Sequence[str] = ()) -> dict[str, Any]:
+    """What the bytes of a result may depend on: instructions, caches, C library, limits in force.
+
+    `vendor`, `family`, `model`, `stepping`, `name`, `flags` are the kernel's, "" or [] where it
+    tells none; `caches` a core's, like {"L1 Data": "32K"}; `limits` the environment variables in
+    force; `gpus` those that TensorFlow uses; `same_bytes` whether results made here have the bytes
+    that they have elsewhere.
+    """
+    fields = cpu_fields()
+    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
+    return {
+        "architecture": platform.machine(),
+        "name": fields.get("model name") or platform.processor() or "unknown",
+        "vendor": fields.get("vendor_id") or fields.get("CPU implementer", ""),
+        "family": fields.get("cpu family", ""),
+        "model": fields.get("model") or fields.get("CPU part", ""),
+        "stepping": fields.get("stepping") or fields.get("CPU revision", ""),
+        "flags": [f for f in TOLD if f in flags],
+        "caches": cache_sizes(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "limits": {k: os.environ[k] for k in LIMITS if k in os.environ},
+        "gpus": list(gpus),
+        "same_bytes": same_bytes() and not gpus,
+    }
+
+
+def name_processor(told: Any) -> str:
+    """A description from `describe_processor` in a line; empty where it is none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or "unknown")
+        widest = [f for f in told["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
+        numbers = "/".join(told[k] for k in ("family", "model", "stepping")).strip("/")
+        words = (told["name"], told["vendor"], numbers, told["architecture"], *widest, told["libc"])
+        return ", ".join(w for w in words if w)
+    except (KeyError, TypeError):
+        return ""
+
+
+def cache_sizes() -> dict[str, str]:
+    """A core's caches, size by level and type, as Linux tells them; empty elsewhere."""
+    found = {}
+    for folder in sorted(CACHES.glob("index*")):
+        with contextlib.suppress(OSError):
+            told = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
+            level, kind, size = told
+            found[f"L{level} {kind}"] = size
+    return found
 
 
 def machine() -> dict[str, Any]:

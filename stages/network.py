@@ -1,4 +1,8 @@
-"""Build the networks that params.yaml describes. Pure: a description in, a Keras model out."""
+"""Build the networks that params.yaml describes. Pure: a description in, a Keras model out.
+
+Of the operations in here, none may be approximate: `rsqrt` and `reciprocal`, which each maker of
+processors rounds its own way, and what hides them, the gradients of `log` and `log1p`.
+"""
 
 import hashlib
 import math
@@ -16,6 +20,7 @@ def build(
 
     `heads` maps each head to its number of classes: two give one sigmoid unit (the probability of
     the second class), more a softmax. Weights are drawn from `seed` and the layer's name alone.
+    Batch normalisation is `ExactBatchNormalization`; `make_plain` exchanges it for Keras's.
     """
     inputs = keras.Input(shape, name="input")
     trunk = stack(inputs, spec.network.trunk, "trunk", seed)
@@ -26,8 +31,61 @@ def build(
         if len(x.shape) > 2:
             x = keras.layers.Flatten(name=f"{head}_flatten")(x)
         units, activation = (1, "sigmoid") if classes == 2 else (classes, "softmax")
-        outputs[head] = dense(units, head, seed, activation=activation)(x)
+        logits = dense(units, f"{head}_logits", seed)(x)
+        outputs[head] = keras.layers.Activation(activation, name=head)(logits)
     return keras.Model(inputs, outputs, name="facet")
+
+
+def logits_model(model: keras.Model) -> keras.Model:
+    """The same layers up to each head's logits: a dict of (N, 1) or (N, classes) float32."""
+    heads = {head: model.get_layer(f"{head}_logits").output for head in model.output}
+    return keras.Model(model.inputs[0], heads, name=model.name)
+
+
+class ExactBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's batch normalisation over the last axis, the same to the byte on each processor.
+
+    Keras's own takes the approximate reciprocal root (`rsqrt`); this divides by the root. Same
+    weights, same configuration.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Normalise `inputs`, (N, ..., channels) float32, by the batch or by moving averages."""
+        ops = keras.ops
+        if training:
+            mean, variance = ops.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
+            for average, seen in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                average.assign(average * self.momentum + seen * (1.0 - self.momentum))
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        scale = self.gamma / ops.sqrt(variance + self.epsilon)
+        return inputs * scale + (self.beta - mean * scale)
+
+
+def make_plain(model: keras.Model) -> keras.Model:
+    """`model` of Keras's own layers alone: what is saved loads without this project."""
+    return exchange(model, ExactBatchNormalization, keras.layers.BatchNormalization)
+
+
+def make_exact(model: keras.Model) -> keras.Model:
+    """A plain model as `build` makes it, with the same weights."""
+    return exchange(model, keras.layers.BatchNormalization, ExactBatchNormalization)
+
+
+def exchange(
+    model: keras.Model, old: type[keras.layers.Layer], new: type[keras.layers.Layer]
+) -> keras.Model:
+    """A copy of `model` whose layers of the class `old` are of `new`; itself if it has none."""
+    if not any(type(layer) is old for layer in model.layers):
+        return model
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = new if type(layer) is old else type(layer)
+        return kind.from_config(layer.get_config())
+
+    copied = keras.models.clone_model(model, clone_function=copy)
+    copied.set_weights(model.get_weights())
+    return copied
 
 
 def stack(x: Any, layers: list[Layer], prefix: str, seed: int) -> Any:
@@ -48,7 +106,7 @@ def stack(x: Any, layers: list[Layer], prefix: str, seed: int) -> Any:
             if layer.batchnorm:
                 # Keras's 0.99 needs hundreds of steps to forget what it started from, more than a
                 # small data set's training has: digits_conv answered at 0.2 on 1,100 digits.
-                x = keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+                x = ExactBatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
             if layer.pool > 1:  # before ReLU: the same values from a quarter of the work
                 x = keras.layers.MaxPooling2D(layer.pool, name=f"{name}_pool")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -76,21 +134,18 @@ def derived(seed: int, *parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little") >> 1
 
 
-def judged(output: Any, y: Any, classes: int) -> tuple[Any, Any]:
+def loss_and_correct(logits: Any, y: Any, classes: int) -> tuple[Any, Any]:
     """Cross-entropy in nats and whether it is right (0 or 1) of each item, both (n,) float32.
 
-    `output` is a head's, n x 1 for two classes or n x classes; `y` (n,) int64.
+    `logits` are a head's, n x 1 for two classes or n x classes; `y` (n,) int64. For two classes as
+    softplus(z) - y z: the usual form's gradient holds that of log1p, which is approximate.
     """
+    ops = keras.ops
     if classes == 2:
-        truth = keras.ops.cast(y, "float32")[:, None]
-        return (
-            keras.losses.binary_crossentropy(truth, output),
-            keras.metrics.binary_accuracy(truth, output),
-        )
-    return (
-        keras.losses.sparse_categorical_crossentropy(y, output),
-        keras.metrics.sparse_categorical_accuracy(y, output),
-    )
+        z, truth = logits[:, 0], ops.cast(y, "float32")
+        return ops.softplus(z) - truth * z, ops.cast(ops.equal(z > 0, y > 0), "float32")
+    loss = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+    return loss, ops.cast(ops.equal(ops.argmax(logits, -1), y), "float32")
 
 
 def rate(spec: Experiment, epoch: int) -> float:

@@ -44,7 +44,7 @@ def id_of(run: str) -> str:
     return last if last.startswith(id) else id
 
 
-def of_run(run: str, id: str | None = None, **where: str) -> Story:
+def of_run(run: str, id: str | None = None, **where: Any) -> Story:
     """A run's story; `id` is that of the W&B run, the run's own if None.
 
     `where` is what only the machine that ran knows, for its provenance.

@@ -36,6 +36,7 @@ from stages.common import (
     writing,
 )
 from stages.parameters import Experiment, experiment, parse_run
+from stages.processor import note_other_bytes
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +49,7 @@ AT_ONCE = 256  # items predicted at once; fixed, since it may show in the last b
 def sources() -> list[Path]:
     """The project's modules that this process has imported, in order of name."""
     here = Path(__file__).parent
-    modules = [m for n, m in sys.modules.items() if n.startswith("stages.") or n == "__main__"]
+    modules = [m for n, m in sys.modules.items() if n.startswith("stages") or n == "__main__"]
     files = {Path(str(getattr(m, "__file__", ""))) for m in modules}
     return sorted(f for f in files if f.parent == here)
 
@@ -76,9 +77,6 @@ def silence() -> Iterator[None]:
 def tensorflow() -> Any:
     """Import TensorFlow, with no more than training needs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # On by TensorFlow's own choice for some processors only; a step of the faces' network takes
-    # half the time with it. Said here, so that the choice is part of the code that is hashed.
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     # Keras looks for these to wrap or draw with. Training needs none of them, and without them
     # the import takes 5.0 s of processor time instead of 8.5 s.
     spared = [m for m in ("matplotlib", "pandas", "scipy", "sklearn") if m not in sys.modules]
@@ -92,7 +90,7 @@ def tensorflow() -> Any:
     return tf
 
 
-def learner(threads: int) -> None:
+def configure_tensorflow(threads: int) -> None:
     """Have TensorFlow repeat itself: a fixed number of threads, ordered sums."""
     tf = tensorflow()
     tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -100,6 +98,16 @@ def learner(threads: int) -> None:
     tf.config.experimental.enable_op_determinism()
     # Rewriting the graph takes 0.3 to 1.2 s of every run, and the epochs are no faster for it.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that TensorFlow uses: their types, [] for none."""
+    import tensorflow as tf
+
+    with silence():
+        found = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in found]
+    return [str(d.get("device_name", "GPU")) for d in details]
 
 
 def weights(y: np.ndarray, classes: int, how: str) -> np.ndarray:
@@ -137,6 +145,7 @@ class Training:
         self.classes = {h: len(content[f"classes_{h}"]) for h in self.heads}
         self.network = network
         self.model = network.build(spec, content["X_train"].shape[1:], self.classes, seed)
+        self.logits = network.logits_model(self.model)
         self.optimizer = keras.optimizers.Adam(spec.learning_rate)
         self.optimizer.build(self.model.trainable_variables)
         self.history: list[dict[str, float]] = []
@@ -168,11 +177,11 @@ class Training:
         def step(start: Any, total: Any, right: Any) -> Any:
             rows = order[start : start + batch]
             with tf.GradientTape() as tape:
-                outputs = self.model(tf.gather(X, rows), training=True)
+                logits = self.logits(tf.gather(X, rows), training=True)
                 losses, hits = [], []
                 for head, classes in self.classes.items():
-                    item_loss, hit = self.network.judged(
-                        outputs[head], tf.gather(y[head], rows), classes
+                    item_loss, hit = self.network.loss_and_correct(
+                        logits[head], tf.gather(y[head], rows), classes
                     )
                     losses.append(tf.reduce_mean(item_loss * tf.gather(w[head], rows)))
                     hits.append(tf.reduce_sum(hit))
@@ -295,13 +304,16 @@ def main(run: str) -> None:
     spec = experiment(content["about"]["declared"], name)
     if tracking.configure() != "disabled":
         tracking.library()  # takes twice as long once TensorFlow's modules are there
-    learner(spec.threads)
+    if note := note_other_bytes():
+        print(note)
+    configure_tensorflow(spec.threads)
     from stages import network  # noqa: F401  the identity counts the module's code in
 
     id = identity(run, spec, data)
     checkpoint = CHECKPOINTS / id / "state.pkl"
     dataset = content["about"]["dataset"]
-    origin = manifest.provenance(run, dataset, id, data) | {"processor": manifest.processor()}
+    origin = manifest.provenance(run, dataset, id, data)
+    origin["processor"] = manifest.describe_processor(visible_gpus())
     tracked = tracking.Run(
         f"{run}-{id[:8]}",
         checkpoint.exists(),
@@ -351,7 +363,7 @@ def train(
     heads = training.heads
     with writing(RUN.format(run)) as folder:
         folder.mkdir()
-        save_model(training.model, folder / "model.keras")
+        save_model(training.network.make_plain(training.model), folder / "model.keras")
         write_history(training.history, folder / "history.csv")
         said = {f"{h}_{p}": v for p in PARTS for h, v in training.predict(p).items()}
         truth = {f"{h}_truth": content[f"y_test_{h}"] for h in heads}

@@ -33,6 +33,7 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 from stages import tracking
 from stages.common import METRICS, Refused, command, dump, read_csv, read_json
 from stages.parameters import Parameters, check, nearest, parse_run, raw, runs
+from stages.processor import note_other_bytes
 from tools.warm import Client, Server
 
 WORKERS = Path(".workers")
@@ -437,6 +438,8 @@ def main(
         wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
     tracking.configure()
     tracking.forgive()
+    if note := note_other_bytes():
+        print(note)
     changed = status()
     if not changed:
         print("nothing to do: data and pipelines are up to date")

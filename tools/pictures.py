@@ -10,7 +10,7 @@ import typer
 from PIL import ImageFont
 
 from stages.common import RUN, Refused, command
-from stages.train import learner, silence
+from stages.train import configure_tensorflow, silence
 
 FOLDER = Path("pictures")
 
@@ -20,7 +20,7 @@ def load(run: str) -> Any:
     path = Path(RUN.format(run)) / "model.keras"
     if not path.exists():
         raise Refused(f"{path}: not found; make it with `make repro RUN={run}` or `dvc pull`")
-    learner(1)
+    configure_tensorflow(1)
     import keras
 
     with silence():

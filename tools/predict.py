@@ -14,7 +14,7 @@ import typer
 from stages import normalise, pickle
 from stages.common import RUN, Refused, command
 from stages.parameters import Read, nearest
-from stages.train import AT_ONCE, learner, silence
+from stages.train import AT_ONCE, configure_tensorflow, silence
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -94,12 +94,15 @@ def main(
     """
     folder = Path(run) if Path(run).is_dir() else Path(RUN.format(run))
     about = described(folder)
-    learner(1)
+    configure_tensorflow(1)
     import keras
+
+    from stages import network
 
     try:
         with silence():
-            model = keras.saving.load_model(folder / "model.keras", compile=False)
+            saved = keras.saving.load_model(folder / "model.keras", compile=False)
+            model = network.make_exact(saved)
     except (OSError, ValueError) as e:
         raise Refused(f"{folder}/model.keras: not a whole model ({e}); make the run again") from e
     bad = 0

@@ -706,8 +706,8 @@ def identities(results: Results) -> list[dict[str, Any]]:
             "agrees": None if locked is None else locked == md5,
             "outputs": [(folder.format(run), results.lock.get(folder.format(run)))
                         for folder in (RUN, EVALUATION)],
-            "made": {k: results.provenance[run].get(k)
-                     for k in ("commit", "uncommitted", "processor")},
+            "made": {k: results.provenance[run].get(k) for k in ("commit", "uncommitted")}
+            | {"processor": manifest.name_processor(results.provenance[run].get("processor"))},
             "recorded": bool(results.samples[run]),
             "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
         })  # fmt: skip
@@ -728,7 +728,7 @@ def machine() -> dict[str, Any]:
         },
         "versions": manifest.versions(),
         "system": platform.platform(),
-        "processor": manifest.processor(),
+        "processor": manifest.name_processor(manifest.describe_processor()),
         "cores": os.cpu_count(),
     }
 

@@ -1,0 +1,69 @@
+"""The processor: which of its instructions results may depend on.
+
+Imports neither numpy nor TensorFlow, since both choose their instructions when they are imported.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+NEEDED = frozenset({"avx2", "fma"})
+# oneDNN, numpy and OpenBLAS each bring kernels for several generations of processors, which sum
+# in different orders. AVX2 is the newest that every processor on the promise's list has.
+LIMITS = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENBLAS_CORETYPE": "Haswell",
+    # Several threads split a sum by the number of cores.
+    "OPENBLAS_NUM_THREADS": "1",
+    # On by TensorFlow's own choice for some processors only; a step of the faces' network takes
+    # half the time with it, and softmax differs between processors without it.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+}
+
+
+def limit_instructions() -> None:
+    """Hold oneDNN, numpy and OpenBLAS to AVX2, whatever more this processor has.
+
+    Sets environment variables of this process, which the libraries read when they are imported; so
+    it comes before they are. Does nothing on a processor that has no AVX2: their kernels for it
+    would end the process.
+    """
+    if same_bytes():
+        os.environ.update(LIMITS)
+
+
+def same_bytes() -> bool:
+    """Whether this processor is one on which results come out the same to the byte."""
+    return why_other_bytes() == ""
+
+
+def why_other_bytes() -> str:
+    """Why results may have other bytes here than on other machines; empty where they have not."""
+    architecture = platform.machine()
+    if architecture not in ("x86_64", "AMD64"):
+        return f"this processor is {architecture}, not x86-64"
+    flags = cpu_fields().get("flags", "").split()
+    if flags and not set(flags) >= NEEDED:
+        return "this processor has no AVX2"
+    return ""
+
+
+def note_other_bytes() -> str:
+    """A sentence for the terminal where results may have other bytes here, empty elsewhere."""
+    why = why_other_bytes()
+    return why and (
+        f"note: {why}; results are repeatable here, and may differ in bytes from those of machines "
+        "with AVX2: docs/reproducibility.md"
+    )
+
+
+def cpu_fields() -> dict[str, str]:
+    """The first processor in /proc/cpuinfo, field by field; empty where there is no such file."""
+    try:
+        first = CPUINFO.read_text().strip().split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
