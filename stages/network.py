@@ -42,7 +42,7 @@ def logits_model(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs[0], heads, name=model.name)
 
 
-class ExactBatchNormalization(keras.layers.BatchNormalization):
+class ExactBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """Keras's batch normalisation over the last axis, the same to the byte on each processor.
 
     Keras's own takes the approximate reciprocal root (`rsqrt`); this divides by the root. Same

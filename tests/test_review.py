@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from stages.manifest import md5, processor
+from stages.manifest import describe_processor, md5
 from tests.conftest import ROOT, Project
 from tools import checks
-from tools.review import TOLERANCE, Verdict, tolerate, verdicts, worst
+from tools.review import Judged, Verdict, mark_consistent, verdicts
 
 MODEL, FIGURES = "data/runs/a-0", "metrics/runs/a-0.json"
 
@@ -88,18 +88,23 @@ write(f"data/runs/{run}/history.json", list(range(9)))
 from steps.common import *
 run = sys.argv[1]
 model = read(f"data/runs/{run}/model.json")
-heads = {"pose": {"accuracy": model, "correct": 8, "verdict": "above chance"}}
-write(f"metrics/runs/{run}.json", {"heads": heads, "wandb": {"id": f"{run}-1234"}})
+heads = {"pose": {"accuracy": model, "balanced_accuracy": model, "chance": 0.5,
+                  "balanced_chance": 0.5, "verdict": "above chance"}}
+experiment, seed = run.split("-")
+write(f"metrics/runs/{run}.json", {"experiment": experiment, "seed": int(seed), "n_test": 200,
+                                   "heads": heads, "wandb": {"id": f"{run}-1234"}})
 """,
     "steps/compare.py": """
 import hashlib
 from steps.common import *
-rows = ["run,head,accuracy,correct,verdict,wandb_id,md5"]
+rows = ["run,experiment,seed,head,accuracy,balanced_accuracy,chance,balanced_chance,n_test,"
+        "verdict,wandb_id,md5"]
 for path in sorted(Path("metrics/runs").iterdir()):
     m = read(path)
     h = m["heads"]["pose"]
     digest = hashlib.md5(path.read_bytes()).hexdigest()
-    rows.append(f"{path.stem},pose,{h['accuracy']},8,{h['verdict']},{m['wandb']['id']},{digest}")
+    rows.append(f"{path.stem},{m['experiment']},{m['seed']},pose,{h['accuracy']},"
+                f"{h['balanced_accuracy']},0.5,0.5,200,{h['verdict']},{m['wandb']['id']},{digest}")
 assert ask("seeds")
 Path("metrics/runs.csv").write_text(chr(10).join(rows) + chr(10))
 """,
@@ -189,7 +194,7 @@ def test_the_projects_own_result_comes_out(project: Project) -> None:
     assert manifest["outputs"][f"data/runs/{run}"] == md5(folder)
     assert manifest["inputs"]["stages/train.py"] == md5(result.folder / "stages/train.py")
     assert manifest["commit"] == result.run("git", "rev-parse", "HEAD~").stdout.strip()
-    assert (manifest["processor"], manifest["uncommitted"]) == (processor(), False)
+    assert (manifest["processor"], manifest["uncommitted"]) == (describe_processor(), False)
     versions = manifest["versions"]
     assert versions["numpy"] == review["versions"]["numpy"] == metadata.version("numpy")
     id = json.loads((folder / "model.json").read_text())["wandb"]["id"]
@@ -205,7 +210,7 @@ def test_without_data_and_where_git_knows_no_name(toy: Toy) -> None:
         shutil.rmtree(toy.folder / name)
     nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     review, _ = toy.review("--quick", fails=False, **nobody)
-    assert (review["verdict"], review["findings"]) == ("consistent", [])
+    assert (review["verdict"], review["findings"]) == ("checked", [])
     assert review["reviewer"] == {"name": None, "email": None}
     assert "git was told no name" in (toy.folder / "review.md").read_text()
     assert review["runs"]["a-0"] == {"wandb_id": "a-0-1234", "manifest": None}
@@ -228,7 +233,7 @@ def test_a_swapped_model(toy: Toy) -> None:
     # Everywhere: in DVC's cache, in dvc.lock, in the figures made of it.
     toy.run("dvc", "commit", "-f", "train@a-0")
     toy.made()
-    assert toy.review("--quick", fails=False)[0]["verdict"] == "consistent"
+    assert toy.review("--quick", fails=False)[0]["verdict"] == "checked"
     review, said = toy.review()
     assert refusals(review) == []
     assert "train@a-0 departs first; 3 of 6 stages do not come out" in said
@@ -237,7 +242,8 @@ def test_a_swapped_model(toy: Toy) -> None:
                                 "train@b-0": "identical", "evaluate@a-0": "follows",
                                 "evaluate@b-0": "identical", "compare": "follows"}  # fmt: skip
     changed = review["stages"]["evaluate@a-0"]["metrics"]
-    assert changed == {"heads.pose.accuracy": [0.9, float(then)]}
+    metrics = ("accuracy", "balanced_accuracy")
+    assert changed == {f"heads.pose.{m}": [0.9, float(then)] for m in metrics}
     assert (
         "| evaluate@a-0 | heads.pose.accuracy | 0.9 | 0.42 |"
         in (toy.folder / "review.md").read_text()
@@ -276,19 +282,68 @@ def test_a_random_seed_left_free_in_one_stage(toy: Toy) -> None:
     assert "prepare departs first; 6 of 6 stages do not come out" in said
     assert came_out(review)["train@a-0"] == "follows"
 
-    # The same little difference, but the runs were made on another type of processor.
-    folder = toy.folder / "metrics/manifests"
-    folder.mkdir()
-    for run in ("a-0", "b-0"):
-        made = {
-            "outputs": {f"data/runs/{run}": toy.outputs()[f"data/runs/{run}"]},
-            "processor": "Abacus",
-            "commit": "0" * 40,
-        }
-        (folder / f"{run}.json").write_text(json.dumps(made))
-    review, said = toy.review("--run", "a-0", fails=False)
-    assert "0 of 3 stages came out identical, 3 within tolerance" in said
-    assert f"{TOLERANCE} of an accuracy" in review["tolerance"]
+
+# A training with luck of its own, which says whether its processor promises equal bytes.
+LUCKY = """
+import random
+write(f"data/runs/{run}/model.json", 0.4 + random.gauss(0, 0.01))
+write(f"metrics/manifests/{run}.json", {"processor": {"same_bytes": PROMISE}})
+write(f"data/runs/{run}/history"""
+
+
+def lucky(toy: Toy, promise: bool, seeds: str) -> None:
+    """Make all runs by luck, on a processor that promises equal bytes or not."""
+    toy.edit("params.yaml", '"seeds": [0]', f'"seeds": {seeds}')
+    old = 'write(f"data/runs/{run}/model.json", sum(read("data/prepared.json")) / 200)\n'
+    toy.edit("steps/train.py", old, 'read("data/prepared.json")\n')
+    luck = LUCKY.replace("PROMISE", str(promise))
+    toy.edit("steps/train.py", 'write(f"data/runs/{run}/history', luck)
+    toy.made()
+
+
+def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_training(
+    toy: Toy,
+) -> None:
+    lucky(toy, promise=False, seeds="[0, 1, 2, 3]")
+    shutil.rmtree(toy.folder / "metrics/manifests")  # of which the author hands nothing over
+    review, said = toy.review(fails=False)
+    assert review["verdict"] == "consistent"
+    assert "1 of 18 stages came out identical; equal bytes are not promised here" in said
+    assert set(came_out(review).values()) == {"identical", "consistent"}
+    judged = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
+    assert [(j["experiment"], j["verdict"]) for j in judged] == [("a", "consistent"),
+                                                                 ("b", "consistent")]  # fmt: skip
+    assert all(0.01 < j["limit"] < j["smallest"] < 0.4 for j in judged)
+    page = (toy.folder / "review.md").read_text()
+    assert "few seeds and few test items find little" in page
+    assert f"{judged[0]['smallest']:.3f} | consistent" in page
+
+    # One run too good: beyond what luck explains.
+    (toy.folder / "data/runs/b-2/model.json").write_text("0.9\n")
+    toy.run("dvc", "commit", "-f", "train@b-2")
+    toy.made()
+    review, said = toy.review()
+    assert review["verdict"] == "does not hold"
+    assert "of pose of b differs by" in said
+    assert "the luck of training does not explain" in said
+    assert came_out(review)["evaluate@a-0"] == "consistent"
+    assert came_out(review)["evaluate@b-2"] != "consistent"
+
+
+def test_where_equal_bytes_are_promised_others_are_a_departure(toy: Toy) -> None:
+    lucky(toy, promise=True, seeds="[0, 1, 2]")
+    review, said = toy.review("--run", "a")
+    assert review["verdict"] == "does not hold"
+    assert "on this processor the bytes are promised to be the same" in said
+    assert review["judgements"] == []
+
+
+def test_one_seed_shows_no_luck_of_training(toy: Toy) -> None:
+    lucky(toy, promise=False, seeds="[0]")
+    review, said = toy.review()
+    assert review["verdict"] == "does not hold"
+    assert "one seed shows no luck of training" in said
+    assert {j["verdict"] for j in review["judgements"]} == {"not judged"}
 
 
 def test_an_undeclared_parameter(toy: Toy) -> None:
@@ -405,7 +460,7 @@ def test_what_cannot_be_reviewed_is_refused_in_a_line(toy: Toy) -> None:
         assert done.returncode == 1
         assert told in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert Toy(clone).review("--quick", fails=False)[0]["verdict"] == "consistent"
+    assert Toy(clone).review("--quick", fails=False)[0]["verdict"] == "checked"
 
 
 def entry(**told: Any) -> dict[str, Any]:
@@ -415,7 +470,7 @@ def entry(**told: Any) -> dict[str, Any]:
     }
 
 
-def test_only_another_processor_earns_a_tolerance() -> None:
+def test_a_stage_is_consistent_if_all_runs_that_it_leads_to_are() -> None:
     model, figures = {"data/runs/a-0": True}, {"metrics/runs/a-0.json": True}
     stages = {
         "train@a-0": checks.Stage("train@a-0", "", (), (), model),
@@ -429,15 +484,13 @@ def test_only_another_processor_earns_a_tolerance() -> None:
         for m, f in (("1", "2"), ("3", "4"))
     )
 
-    def judge(difference: float, elsewhere: set[str]) -> list[str]:
+    def judge(consistent: set[str], elsewhere: set[str]) -> list[str]:
         found = verdicts(was, now, list(stages))
-        found["evaluate@a-0"].metrics = {"heads.pose.accuracy": (0.5, 0.5 + difference)}
-        tolerate(found, stages, elsewhere, TOLERANCE)
+        mark_consistent(found, stages, elsewhere, Judged(consistent_runs=consistent))
         return [v.verdict for v in found.values()]
 
-    assert judge(0.01, {"a-0"}) == ["within tolerance"] * 2
-    assert judge(0.01, set()) == ["departs", "follows"]
-    assert judge(0.03, {"a-0"}) == ["departs", "follows"]
-    assert worst({"heads.pose.accuracy": (0.5, None)}) > 1
+    assert judge({"a-0"}, {"a-0"}) == ["consistent"] * 2
+    assert judge({"a-0"}, set()) == ["departs", "follows"]
+    assert judge(set(), {"a-0"}) == ["departs", "follows"]
     missing = Verdict("not made", {"data/runs/a-0": ("1", None)})
     assert verdicts(was, {}, ["train@a-0"])["train@a-0"] == missing

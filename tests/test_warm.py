@@ -22,7 +22,7 @@ PROBE = """
 import os, sys, time
 from pathlib import Path
 
-loaded = [n for n in sys.modules if n.startswith("stages.")]
+loaded = [n for n in sys.modules if n.startswith("stages.") and n != "stages.processor"]
 
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))

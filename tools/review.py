@@ -10,14 +10,13 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,16 +25,15 @@ from typing import Annotated, Any
 import typer
 
 from stages.common import MANIFESTS, METRICS, RUN, Refused, command, die_with, dump
-from stages.manifest import PACKAGES, machine, now, processor, who
+from stages.manifest import PACKAGES, describe_processor, machine, name_processor, now, who
 from stages.parameters import nearest
-from tools import checks, trace
+from stages.processor import same_bytes, why_other_bytes
+from tools import checks, consistency, trace
 from tools.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage, hashes
+from tools.consistency import Judgement
 from tools.grid import reason
 
 ENVIRONMENTS = Path(".review")
-TOLERANCE = 0.02  # of an accuracy; between types of processor alone
-# By these figures a result made on another type of processor is judged.
-JUDGED = ("accuracy", "balanced_accuracy", "baseline_mean", "candidate_mean", "difference")
 
 
 @dataclass
@@ -89,36 +87,89 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any
     return {k: (a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)}
 
 
-def worst(changed: dict[str, tuple[Any, Any]]) -> float:
-    """The largest difference of a judged figure; infinite where one is there on one side alone."""
-    pairs = [v for k, v in changed.items() if k.rpartition(".")[2] in JUDGED]
-    numbers = [all(isinstance(x, (int, float)) for x in pair) for pair in pairs]
-    sizes = [abs(a - b) if n else math.inf for (a, b), n in zip(pairs, numbers, strict=True)]
-    return max(sizes, default=0.0)
-
-
-def tolerate(
-    found: dict[str, Verdict], stages: dict[str, Stage], elsewhere: set[str], tolerance: float
+def mark_consistent(
+    found: dict[str, Verdict], stages: dict[str, Stage], elsewhere: set[str], judged: "Judged"
 ) -> None:
-    """Mark as `within tolerance` what differs in bytes alone, for runs made `elsewhere`, on
-    another type of processor: stages of which each run that they reach has its figures, and each
-    comparison, within `tolerance`.
+    """Mark as `consistent` what differs in bytes alone: stages of which each run that they reach
+    was made `elsewhere`, where bytes may differ, and has figures consistent with the committed.
     """
-    judged = {n for n in found if any(p.startswith("metrics/") for p in stages[n].outs)}
-    needs = {n: set(checks.closure(stages, [n])) for n in judged}
-
-    def close(name: str) -> bool:
-        runs = {n.partition("@")[2] for n in needs[name] if n.startswith("evaluate@")}
-        verdict = found[name]
-        made = verdict.verdict != "not made"
-        return made and runs <= elsewhere and worst(verdict.metrics) <= tolerance
-
-    fine = {n for n in judged if close(n)}
+    ends = {n for n in found if n.startswith("evaluate@")}
+    needs = {n: set(checks.closure(stages, [n])) for n in found}
+    fine = {
+        n
+        for n in ends
+        if found[n].verdict != "not made"
+        and n.partition("@")[2] in elsewhere
+        and n.partition("@")[2] in judged.consistent_runs
+    }
     for name, verdict in found.items():
-        reached = {n for n in judged if name in needs[n]}
+        # The runs that it leads to, or that lead to it.
+        reached = {n for n in ends if name in needs[n] or n in needs[name]}
         if verdict.verdict in ("departs", "follows") and reached and reached <= fine:
-            verdict.why = f"{verdict.verdict}; made on another type of processor"
-            verdict.verdict = "within tolerance"
+            verdict.why = f"{verdict.verdict}; no equal bytes are promised between the processors"
+            verdict.verdict = "consistent"
+
+
+@dataclass
+class Judged:
+    """The figures made again, judged: what was found, and the runs of which nothing differs."""
+
+    judgements: list[Judgement] = field(default_factory=list)
+    exact: list[str] = field(default_factory=list)
+    consistent_runs: set[str] = field(default_factory=set)
+
+
+def judge_figures(
+    found: dict[str, Verdict], elsewhere: set[str], clone: Path, committed: dict[str, str]
+) -> Judged:
+    """Judge the figures of the runs made `elsewhere` by those that metrics/runs.csv has in git."""
+    runs = [n.partition("@")[2] for n, v in found.items()
+            if n.startswith("evaluate@") and v.verdict != "not made"]  # fmt: skip
+    if not elsewhere or all(v.verdict == "identical" for v in found.values()):
+        return Judged()
+    was = list(csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))))
+    needed = ("run", "experiment", "seed", "head", *consistency.METRICS, *consistency.EXACT)
+    if lacking := [k for k in needed if not was or k not in was[0]]:
+        return Judged(exact=[f"metrics/runs.csv in git has no {lacking[0]} to judge by"])
+    here = [row for run in runs if run in elsewhere for row in head_rows(run, clone)]
+    exact = consistency.exact_differences(was, here)
+    judgements = consistency.judge(
+        consistency.read_figures(was),
+        consistency.read_figures(here),
+        consistency.count_items([*was, *here]),
+    )
+    doubtful = {f"{j.experiment}-{s}" for j in judgements if j.verdict != "consistent"
+                for s in j.differences} | {e.partition(":")[0] for e in exact}  # fmt: skip
+    # Of heads that are not applicable there is no figure to be judged.
+    known = {f"{j.experiment}-{s}" for j in judgements for s in j.differences}
+    return Judged(judgements, exact, known - doubtful)
+
+
+def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
+    """A run's figures in the clone, a row for each head as runs.csv has them."""
+    told = json.loads((clone / METRICS.format(run)).read_text())
+    rows = []
+    for head, figures in told.get("heads", {}).items():
+        row = {k: told.get(k) for k in ("experiment", "seed", "n_test")} | figures
+        counts = [sum(r) for r in figures.get("confusion") or [] if sum(r)]
+        balanced = len(counts) ** 2 / sum(1 / c for c in counts) if counts else None
+        rows.append(row | {"run": run, "head": head, "balanced_items": balanced})
+    return rows
+
+
+def promising_runs(clone: Path, runs: Iterable[str]) -> dict[str, bool]:
+    """Whether each run made in `clone` has the bytes that it has elsewhere, by its manifest.
+
+    Where there is none, by the processor of this process.
+    """
+    out = {}
+    for run in runs:
+        try:
+            told = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
+            out[run] = isinstance(told, dict) and told.get("same_bytes") is True
+        except (OSError, ValueError, KeyError, TypeError):
+            out[run] = same_bytes()
+    return out
 
 
 def original(
@@ -382,13 +433,15 @@ def page(review: dict[str, Any]) -> str:
                 ["reviewer", name or "git was told no name"],
                 ["when", review["when"]],
                 ["machine", f"{here['host']}, {here['cores']} cores, {here['system']}"],
-                ["processor", review["processor"]],
+                ["processor", name_processor(review["processor"])],
                 ["packages", ", ".join(f"{k} {v}" for k, v in review["versions"].items()) or "-"],
                 ["scope", review["scope"] + ("" if review["ran"] else "; nothing was run")],
-                ["tolerance", review["tolerance"]],
+                ["bytes", review["bytes"]],
             ],
         ),
     ]
+    if review["judgements"]:
+        lines += judgement_lines(review["judgements"])
     if review["findings"]:
         rows = [[f["severity"], f["check"], f["where"], f["what"]] for f in review["findings"]]
         lines += ["## Found", "", *table(["", "check", "where", "what"], rows)]
@@ -418,34 +471,95 @@ def page(review: dict[str, Any]) -> str:
             state = " and uncommitted changes" if m.get("uncommitted") is True else ""
             source = f"{str(m.get('commit'))[:12]}{state}" if m else "no manifest here"
             by = checks.dig(m, "who.name")
-            rows.append([run, r["wandb_id"], by, m.get("when"), source, m.get("processor")])
+            where = name_processor(m.get("processor"))
+            rows.append([run, r["wandb_id"], by, m.get("when"), source, where])
         lines += ["## Runs", ""]
         lines += table(["run", "W&B", "made by", "when", "from", "processor"], rows)
     return "\n".join(lines)
 
 
-def conclude(findings: list[Finding], found: dict[str, Verdict], quick: bool) -> tuple[str, str]:
+def judgement_lines(judgements: list[dict[str, Any]]) -> list[str]:
+    """What the judgement of figures found, and what it would have found."""
+    rows = []
+    for j in judgements:
+        if j["metric"] != "balanced_accuracy":
+            continue
+        numbers = [f"{x:.3f}" if x is not None else "-" for x in (j["spread"], j["limit"])]
+        found = "nothing" if j["smallest"] is None else (
+            f"{j['smallest']:.3f}" if j["smallest"] < 1 else "nothing below 1")  # fmt: skip
+        mean = sum(j["differences"].values()) / len(j["differences"])
+        rows.append([j["experiment"], j["head"], len(j["differences"]), f"{mean:+.3f}", *numbers,
+                     found, j["verdict"]])  # fmt: skip
+    return [
+        "## Figures",
+        "",
+        "Balanced accuracies made here less the committed ones, means over seeds. `spread` is the "
+        "standard deviation over trainings; a mean difference beyond `limit` is inconsistent, "
+        f"which happens to at most {consistency.FALSE_ALARM:.0%} of honest reviews. `found` is the "
+        f"smallest change that would have been found with {consistency.POWER:.0%}: few seeds and "
+        "few test items find little. review.json has the accuracies and single runs too.",
+        "",
+        *table(["experiment", "head", "seeds", "difference", "spread", "limit", "found", "verdict"],
+               rows),
+    ]  # fmt: skip
+
+
+def conclude(
+    findings: list[Finding], found: dict[str, Verdict], judged: Judged, quick: bool
+) -> tuple[str, str]:
     """The verdict on the whole, and why in a sentence."""
     refusals = [f for f in findings if f.severity == "refuse"]
-    bad = {n: v for n, v in found.items() if v.verdict not in ("identical", "within tolerance")}
+    bad = {n: v for n, v in found.items() if v.verdict not in ("identical", "consistent")}
     if bad:
         first = next((n for n, v in bad.items() if v.verdict == "departs"), next(iter(bad)))
         word = "departs first" if bad[first].verdict == "departs" else bad[first].verdict
         told = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
-        if changed := next((v.metrics for v in bad.values() if worst(v.metrics)), None):
-            key, (a, b) = max(changed.items(), key=lambda item: worst(dict([item])))
-            told += f"; {key} was {a} and is {b}"
-        return "does not hold", told + "."
+        if changed := next((v.metrics for v in bad.values() if largest_change(v.metrics)), None):
+            told += f"; {largest_change(changed)}"
+        if judged.exact:
+            return "does not hold", f"{told}; {judged.exact[0]}."
+        if differing := [j for j in judged.judgements if j.verdict == "differs"]:
+            j = max(differing, key=lambda j: abs(j.mean) / (j.limit or 1))
+            return "does not hold", (
+                f"{told}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, which "
+                f"the luck of training does not explain (limit {j.limit:.3f})."
+            )
+        if any(j.verdict == "not judged" for j in judged.judgements):
+            told += "; equal bytes are not promised here, and one seed shows no luck of training: "
+            return "does not hold", f"{told}review on x86-64 with AVX2, or add seeds."
+        if not same_bytes():
+            told += f"; {why_other_bytes()}, and only runs can be judged without equal bytes"
+            return "does not hold", f"{told}: review those that the stage leads to."
+        return "does not hold", f"{told}; on this processor the bytes are promised to be the same."
     if refusals:
         told = f"{refusals[0].where}: {refusals[0].what}"
         return "refused", told + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
     if quick:
-        return "consistent", (
-            "dvc.lock, code, parameters, packages and figures agree; nothing was run."
-        )
+        return "checked", "dvc.lock, code, parameters, packages and figures agree; nothing was run."
     same = sum(v.verdict == "identical" for v in found.values())
-    close = f", {len(found) - same} within tolerance" if same < len(found) else ""
-    return "holds", f"{same} of {len(found)} stages came out identical{close}."
+    told = f"{same} of {len(found)} stages came out identical"
+    if same == len(found):
+        return "holds", f"{told}."
+    runs = len({(j.experiment, s) for j in judged.judgements for s in j.differences})
+    return "consistent", (
+        f"{told}; equal bytes are not promised here, and the figures of {runs} runs differ from "
+        "the committed ones by no more than the luck of training (an honest repeat is said to "
+        f"differ in at most {consistency.FALSE_ALARM:.0%} of reviews; the smallest changes that "
+        "would have been found are in review.md)."
+    )
+
+
+def largest_change(changed: dict[str, tuple[Any, Any]]) -> str:
+    """The accuracy or mean that differs most, in words; empty where none does."""
+    named = ("accuracy", "balanced_accuracy", "baseline_mean", "candidate_mean", "difference")
+    pairs = {k: v for k, v in changed.items() if k.rpartition(".")[2] in named}
+    for key, (a, b) in pairs.items():
+        if not (isinstance(a, (int, float)) and isinstance(b, (int, float))):
+            return f"{key} was {a} and is {b}"
+    if not pairs:
+        return ""
+    key = max(pairs, key=lambda k: abs(pairs[k][0] - pairs[k][1]))
+    return "{} was {} and is {}".format(key, *pairs[key])
 
 
 # --- the command ----------------------------------------------------------------------------
@@ -459,9 +573,6 @@ def main(
     quick: Annotated[bool, typer.Option(help="run nothing, need no data")] = False,
     jobs: Annotated[int, typer.Option(help="processes; as many as cores if 0", min=0)] = 0,
     env: Annotated[str, typer.Option(help="an environment to use instead of a new one")] = "",
-    tolerance: Annotated[
-        float, typer.Option(help="of accuracies, between types of processor", min=0, max=1)
-    ] = TOLERANCE,
     wandb: Annotated[bool, typer.Option(help="let W&B record the runs made for review")] = False,
     into: Annotated[str, typer.Option(help="a folder for the clone, which then stays")] = "",
 ) -> None:
@@ -478,13 +589,14 @@ def main(
         made = manifests(root, it.lock, it.scope)
         findings = at_rest(it, quick)
         found: dict[str, Verdict] = {}
+        judged = Judged()
         have: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
             folder = Path(env).absolute() if env else environment(root, clone)
             have = installed(folder)
-            more, found = again(it, folder, have, jobs, wandb, made, tolerance)
+            more, found, judged = again(it, folder, have, jobs, wandb, made)
             findings += more
-    verdict, told = conclude(findings, found, quick)
+    verdict, told = conclude(findings, found, judged, quick)
     review: dict[str, Any] = {
         "commit": sha,
         "verdict": verdict,
@@ -492,12 +604,12 @@ def main(
         "reviewer": who(),
         "when": now(),
         "machine": machine(),
-        "processor": processor(),
+        "processor": describe_processor(),
         "versions": {k: have[k] for k in ("python", *PACKAGES) if k in have},
         "scope": run or "all stages",
         "ran": bool(found),
-        "tolerance": f"{tolerance} of an accuracy where the type of processor differs; "
-        "otherwise the same bytes",
+        "bytes": "promised to be the same" if same_bytes() else why_other_bytes(),
+        "judgements": [asdict(j) for j in judged.judgements],
         "findings": [asdict(f) for f in findings],
         "stages": {n: asdict(v) for n, v in found.items()},
         "runs": runs_behind(it.lock, it.scope, made, it.committed),
@@ -507,7 +619,7 @@ def main(
     for f in review["findings"]:
         print(f"{f['severity']}: {f['where']}: {f['what']}")
     told = f"{sha[:12]}: {verdict}: {told.rstrip('.')}; see review.md"
-    if verdict not in ("holds", "consistent"):
+    if verdict not in ("holds", "consistent", "checked"):
         raise Refused(told)
     print(told)
 
@@ -570,15 +682,14 @@ def again(
     jobs: int,
     wandb: bool,
     made: dict[str, Any],
-    tolerance: float,
-) -> tuple[list[Finding], dict[str, Verdict]]:
+) -> tuple[list[Finding], dict[str, Verdict], Judged]:
     """Make the stages anew with the environment `env`, which has the packages `have`: what was
-    found, and each stage's verdict. `made` are the runs' manifests.
+    found, each stage's verdict, its figures judged. `made` are the runs' manifests.
     """
     pins = checks.pinned((it.clone / PACKAGE_LOCK).read_text())
     findings = checks.packages(have, pins, str(env))
     if findings:
-        return findings, {}
+        return findings, {}, Judged()
     with tempfile.TemporaryDirectory(prefix="facet-trace-") as temporary:
         notes = Path(temporary).resolve() / "notes"
         record = it.root if wandb else None
@@ -588,9 +699,16 @@ def again(
         findings += seen(it.clone, notes, it.stages, it.lock, it.scope)
     found = verdicts(it.lock, checks.entries(it.clone), it.scope)
     measure(found, it.clone, it.cache, it.committed)
-    elsewhere = {run for run, m in made.items() if m.get("processor") != processor()}
-    tolerate(found, it.stages, elsewhere, tolerance)
-    return findings, found
+    here = promising_runs(it.clone, [n.partition("@")[2] for n in found if n.startswith("train@")])
+    # Made here or there without the promise of equal bytes; without a manifest, there is a promise.
+    elsewhere = {run for run, promised in here.items() if not promised} | {
+        run
+        for run, m in made.items()
+        if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
+    }
+    judged = judge_figures(found, elsewhere, it.clone, it.committed)
+    mark_consistent(found, it.stages, elsewhere, judged)
+    return findings, found, judged
 
 
 def local_cache(root: Path) -> Cache:

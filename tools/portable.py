@@ -1,0 +1,182 @@
+"""Do other processors make the same bytes? `make portable` trains on emulated ones and compares.
+
+QEMU emulates processors of several makers, generations and caches, none with AVX-512. What runs on
+each is `tools.steps` (each kind of layer and loss) and then the pipeline's own stages for every
+experiment of params.yaml, with one epoch instead of many.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from stages.common import (
+    AUGMENTED,
+    EVALUATION,
+    METRICS,
+    NORMALISED,
+    PICKLED,
+    RAW,
+    RUN,
+    Refused,
+    command,
+)
+from stages.manifest import machine, md5
+from stages.parameters import FILE, raw
+from stages.processor import why_other_bytes
+from tools.steps import FAULTS
+
+ROOT = Path(__file__).resolve().parents[1]
+EMULATOR = ROOT / ".qemu/usr/bin/qemu-x86_64"  # where tools/emulator.sh lays a new one
+# An Intel of 2013, an AMD of 2019, an AMD of 2022 and whatever the emulator can do.
+PROCESSORS = ("Haswell-noTSX", "EPYC-Rome-v1", "EPYC-Genoa-v1", "max")
+SORTS = """
+import numpy as np
+values = np.random.default_rng(0).integers(0, 240, 400)
+print((np.diff(values[values.argsort()]) >= 0).all())
+"""
+
+
+def find_emulator() -> str:
+    """The path of QEMU's user-mode emulator of x86-64.
+
+    Raises Refused where there is none, or one that computes wrongly: numpy sorts wrongly with the
+    AVX2 of QEMU 7.2, which Debian 12 has.
+    """
+    path = str(EMULATOR) if EMULATOR.exists() else shutil.which("qemu-x86_64")
+    if why := why_other_bytes():
+        raise Refused(f"{why}: there is nothing to compare with here")
+    if path is None:
+        raise Refused("qemu-x86_64: not found; tools/emulator.sh lays it into .qemu on Debian")
+    done = subprocess.run([path, "-cpu", "max", *python(), "-c", SORTS], env=environment(),
+                          capture_output=True, text=True)  # fmt: skip
+    if done.stdout.strip() != "True":
+        raise Refused(f"{path}: sorts wrongly, as QEMU 7.2 does; tools/emulator.sh lays a new one")
+    return path
+
+
+def python() -> list[str]:
+    """The interpreter itself: an emulator cannot follow a virtual environment's link."""
+    return [os.path.realpath(sys.executable)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a process that is to find this environment's packages and the project."""
+    packages = next(p for p in sys.path if p.endswith("site-packages"))
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DVC", "WANDB"))}
+    return kept | {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "WANDB_MODE": "disabled",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    } | more  # fmt: skip
+
+
+def run_on(
+    processor: str | None, emulator: str, words: Iterable[str], folder: Path, **more: str
+) -> str:
+    """What `python` with `words` prints in `folder`, on an emulated processor or, if None, on ours.
+
+    Raises Refused with its last words where it fails.
+    """
+    before = [emulator, "-cpu", processor] if processor else []
+    done = subprocess.run([*before, *python(), *words], cwd=folder, env=environment(**more),
+                          capture_output=True, text=True)  # fmt: skip
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise Refused(f"{processor or 'here'}: python {' '.join(words)}: {said[-1]}")
+    return done.stdout
+
+
+def hash_steps(processor: str | None, emulator: str, faults: bool = False) -> dict[str, str]:
+    """What `tools.steps` prints on a processor: a hash for each thing computed."""
+    words = ["-m", "tools.steps", *["--faults"] * faults]
+    hashes: dict[str, str] = json.loads(run_on(processor, emulator, words, ROOT).splitlines()[-1])
+    return hashes
+
+
+def find_differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
+    """The names under which two sets of hashes differ."""
+    return [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+
+
+def prepare_project(folder: Path) -> None:
+    """Make `folder` a project of params.yaml whose trainings have one epoch."""
+    tree = raw(ROOT / FILE)
+    tree["seeds"] = tree["seeds"][:1]
+    tree["defaults"]["epochs"] = 1
+    for spec in tree["experiments"].values():
+        spec["epochs"] = 1
+    (folder / FILE).write_text(yaml.safe_dump(tree))
+    shutil.copy(ROOT / "requirements.lock", folder)
+
+
+def run_pipeline(processor: str | None, emulator: str, folder: Path) -> dict[str, str]:
+    """The MD5 of each output of the pipeline, run in `folder` without DVC."""
+    tree = raw(folder / FILE)
+    seed = tree["seeds"][0]
+    steps = [(s, d, out.format(d)) for d in tree["datasets"]
+             for s, out in (("download", RAW), ("pickle", PICKLED), ("normalise", NORMALISED))]
+    steps += [("augment", e, AUGMENTED.format(e)) for e in tree["experiments"]]
+    steps += [(s, f"{e}-{seed}", out.format(f"{e}-{seed}")) for e in tree["experiments"]
+              for s, out in (("train", RUN), ("evaluate", EVALUATION))]  # fmt: skip
+    hashes: dict[str, str] = {}
+    for stage, name, output in steps:
+        run_on(processor, emulator, ["-m", f"stages.{stage}", name], folder)
+        files = [folder / output]
+        if stage == "evaluate":
+            files.append(folder / METRICS.format(name))
+        if stage == "train":
+            files = sorted(files[0].iterdir())
+        hashes |= {str(f.relative_to(folder)): md5(f) for f in files}
+        print(f"{processor or 'this processor'}: {stage} {name}", flush=True)
+    return hashes
+
+
+def main(
+    processors: Annotated[str, typer.Option(help="QEMU's names, with commas")] = ",".join(
+        PROCESSORS[:3]
+    ),
+    pipeline: Annotated[bool, typer.Option(help="the stages of every experiment too")] = True,
+) -> None:
+    """Compare the bytes made on this processor with those made on emulated ones."""
+    emulator, names = find_emulator(), processors.split(",")
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ThreadPoolExecutor(int(machine()["cores"])) as pool,
+    ):
+        folders = {name: Path(place) / str(name) for name in (None, *names)}
+
+        def make(name: str | None) -> dict[str, str]:
+            hashes = hash_steps(name, emulator, faults=True)
+            if pipeline:
+                folders[name].mkdir()
+                prepare_project(folders[name])
+                hashes |= run_pipeline(name, emulator, folders[name])
+            return hashes
+
+        made = dict(zip(folders, pool.map(make, folders), strict=True))
+    ours = made.pop(None)
+    wrong = []
+    for name, theirs in made.items():
+        differing = find_differences(ours, theirs)
+        print(f"{name}: {len(ours) - len(differing)} of {len(ours)} the same; differ: "
+              f"{', '.join(differing) or 'none'}")  # fmt: skip
+        wrong += [f"{name}: {k} differs" for k in differing if k not in FAULTS]
+        wrong += [f"{name}: {k} was not found" for k in FAULTS if k not in differing]
+    if wrong:
+        raise Refused(f"{'; '.join(wrong[:4])}; results depend on the processor")
+    print(f"the same bytes on {len(names)} emulated processors; both planted faults were found")
+
+
+if __name__ == "__main__":
+    command(main)
