@@ -73,6 +73,13 @@ review: $(STAMP)  ## make HEAD's result again and compare; RUN=a,b COMMIT=x; QUI
 	@python -m tools.review --run '$(RUN)' --commit '$(COMMIT)' --jobs $(JOBS) \
 	    --env '$(ENV)' --into '$(INTO)' $(if $(QUICK),--quick)
 
+portable: $(STAMP)  ## train all experiments for an epoch on emulated processors; same bytes?
+	@tools/emulator.sh
+	@python -m tools.portable
+
+calibrate: $(STAMP)  ## how often a review on another architecture errs, by stored repeats and simulation
+	@python -m tools.calibrate
+
 lint: $(STAMP)  ## ruff and mypy
 	ruff check .
 	mypy
@@ -91,4 +98,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	git worktree prune
 
 .PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench \
-    review lint lock clean
+    review portable calibrate lint lock clean

@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
-FALSE_ALARM = 0.01  # of a whole review
-MAIN_SHARE = 0.8  # of that, for the means of balanced accuracies
+FALSE_ALARM = 0.01  # of a whole review, as `tools.calibrate` measures it
+BUDGET = 0.007  # of that, spent on the tests; estimating the spreads takes the rest
+MAIN_SHARE = 0.8  # of the budget, for the means of balanced accuracies
 POWER = 0.9
+MISSED = 0.09  # a little less than 1 - POWER, for the same reason
 LEAST = 0.01  # of a variance, on the scale of independent items: equal figures have none by luck
 METRICS = ("accuracy", "balanced_accuracy")
 EXACT = ("chance", "balanced_chance", "n_test")  # of the data alone: no luck of training in them
@@ -106,7 +108,7 @@ def judge(committed: Figures, here: Figures, items: Mapping[Cell, float]) -> lis
             out.append(Judgement(*cell, differences, None, None, {}, None, "not judged"))
             continue
         share = MAIN_SHARE / main if cell[2] == "balanced_accuracy" else (1 - MAIN_SHARE) / others
-        far = t_quantile(FALSE_ALARM * share / 2, spread.freedom)
+        far = t_quantile(BUDGET * share / 2, spread.freedom)
         # The committed run and this one, each with its luck.
         error = spread.deviation * math.sqrt(2 / len(differences))
         run_limits = {}
@@ -115,7 +117,7 @@ def judge(committed: Figures, here: Figures, items: Mapping[Cell, float]) -> lis
             rest = {s: v for s, v in committed[cell].items() if s != seed}
             alone = moderate_spread([rest, here[cell]], scale, prior)
             if alone is not None:
-                level = FALSE_ALARM * (1 - MAIN_SHARE) / others / 2
+                level = BUDGET * (1 - MAIN_SHARE) / others / 2
                 far_alone = t_quantile(level, alone.freedom)
                 run_limits[seed] = far_alone * alone.deviation * math.sqrt(2)
         differs = abs(float(np.mean(list(differences.values())))) > far * error or any(
@@ -128,7 +130,7 @@ def judge(committed: Figures, here: Figures, items: Mapping[Cell, float]) -> lis
                 spread.deviation,
                 far * error,
                 run_limits,
-                (far + t_quantile(1 - POWER, spread.freedom)) * error,
+                (far + t_quantile(MISSED, spread.freedom)) * error,
                 "differs" if differs else "consistent",
             )
         )
