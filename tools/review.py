@@ -27,7 +27,6 @@ import typer
 from stages.common import MANIFESTS, METRICS, RUN, Refused, command, die_with, dump
 from stages.manifest import PACKAGES, describe_processor, machine, name_processor, now, who
 from stages.parameters import nearest
-from stages.processor import same_bytes, why_other_bytes
 from tools import checks, consistency, trace
 from tools.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage, hashes
 from tools.consistency import Judgement
@@ -112,8 +111,12 @@ def mark_consistent(
 
 @dataclass
 class Judged:
-    """The figures made again, judged: what was found, and the runs of which nothing differs."""
+    """The figures made again, judged: what was found, and the runs of which nothing differs.
 
+    `processor` is the one that the runs were made on, as their manifests describe it.
+    """
+
+    processor: dict[str, Any] = field(default_factory=describe_processor)
     judgements: list[Judgement] = field(default_factory=list)
     exact: list[str] = field(default_factory=list)
     consistent_runs: set[str] = field(default_factory=set)
@@ -142,7 +145,7 @@ def judge_figures(
                 for s in j.differences} | {e.partition(":")[0] for e in exact}  # fmt: skip
     # Of heads that are not applicable there is no figure to be judged.
     known = {f"{j.experiment}-{s}" for j in judgements for s in j.differences}
-    return Judged(judgements, exact, known - doubtful)
+    return Judged(judgements=judgements, exact=exact, consistent_runs=known - doubtful)
 
 
 def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
@@ -157,18 +160,18 @@ def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def promising_runs(clone: Path, runs: Iterable[str]) -> dict[str, bool]:
-    """Whether each run made in `clone` has the bytes that it has elsewhere, by its manifest.
+def read_processors(clone: Path, runs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The processor that each run in `clone` was made on, by its manifest; else this process's.
 
-    Where there is none, by the processor of this process.
+    Code from before the promise tells a name alone: then equal bytes are not promised.
     """
     out = {}
     for run in runs:
         try:
             told = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
-            out[run] = isinstance(told, dict) and told.get("same_bytes") is True
+            out[run] = told if isinstance(told, dict) else {"name": told, "same_bytes": False}
         except (OSError, ValueError, KeyError, TypeError):
-            out[run] = same_bytes()
+            out[run] = describe_processor()
     return out
 
 
@@ -527,8 +530,8 @@ def conclude(
         if any(j.verdict == "not judged" for j in judged.judgements):
             told += "; equal bytes are not promised here, and one seed shows no luck of training: "
             return "does not hold", f"{told}review on x86-64 with AVX2, or add seeds."
-        if not same_bytes():
-            told += f"; {why_other_bytes()}, and only runs can be judged without equal bytes"
+        if not judged.processor.get("same_bytes"):
+            told += "; equal bytes are not promised here, and only runs can be judged without them"
             return "does not hold", f"{told}: review those that the stage leads to."
         return "does not hold", f"{told}; on this processor the bytes are promised to be the same."
     if refusals:
@@ -604,11 +607,12 @@ def main(
         "reviewer": who(),
         "when": now(),
         "machine": machine(),
-        "processor": describe_processor(),
+        "processor": judged.processor,
         "versions": {k: have[k] for k in ("python", *PACKAGES) if k in have},
         "scope": run or "all stages",
         "ran": bool(found),
-        "bytes": "promised to be the same" if same_bytes() else why_other_bytes(),
+        "bytes": "promised to be the same" if judged.processor.get("same_bytes") else
+        "not promised to be the same: figures are judged by statistics",
         "judgements": [asdict(j) for j in judged.judgements],
         "findings": [asdict(f) for f in findings],
         "stages": {n: asdict(v) for n, v in found.items()},
@@ -699,14 +703,16 @@ def again(
         findings += seen(it.clone, notes, it.stages, it.lock, it.scope)
     found = verdicts(it.lock, checks.entries(it.clone), it.scope)
     measure(found, it.clone, it.cache, it.committed)
-    here = promising_runs(it.clone, [n.partition("@")[2] for n in found if n.startswith("train@")])
+    runs = [n.partition("@")[2] for n in found if n.startswith("train@")]
+    here = read_processors(it.clone, runs)
     # Made here or there without the promise of equal bytes; without a manifest, there is a promise.
-    elsewhere = {run for run, promised in here.items() if not promised} | {
+    elsewhere = {run for run, told in here.items() if not told.get("same_bytes")} | {
         run
         for run, m in made.items()
         if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
     }
     judged = judge_figures(found, elsewhere, it.clone, it.committed)
+    judged.processor = next(iter(here.values()), judged.processor)
     mark_consistent(found, it.stages, elsewhere, judged)
     return findings, found, judged
 
