@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.common import digest
+from stages.common import digest, load
 from stages.train import shuffled, weights
 from tests.conftest import Project
 
@@ -90,6 +90,37 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project
     assert not (prepared.folder / "data/runs/plain-0").exists()
 
 
+PLAIN = """
+import json, sys
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1], compile=False)
+assert not any(name.startswith("stages") for name in sys.modules)
+rows = model(np.load(sys.argv[2]), training=False)
+print(json.dumps([[type(layer).__module__.partition(".")[0] for layer in model.layers],
+                  {head: np.asarray(p).tolist() for head, p in rows.items()}]))
+"""
+
+
+def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: Project) -> None:
+    prepared.parameters["experiments"]["plain"]["network"] = {
+        "trunk": [{"conv": 4, "pool": 2, "batchnorm": True}, {"average": True},
+                  {"dense": 8, "batchnorm": True}]}  # fmt: skip
+    prepared.write()
+    prepared.run(sys.executable, "-m", "stages.augment", "plain")
+    train(prepared, "plain-0")
+    folder = prepared.folder / "data/runs/plain-0"
+    inputs = prepared.folder.parent / "inputs.npy"
+    np.save(inputs, load(prepared.folder / "data/augmented/plain.pkl")["X_test"])
+    words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
+    done = subprocess.run(words, cwd=inputs.parent, env=os.environ | {"PYTHONPATH": ""},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    modules, answers = json.loads(done.stdout.splitlines()[-1])
+    assert set(modules) == {"keras"}
+    said = load(folder / "predictions.pkl")
+    np.testing.assert_allclose(answers["pose"], said["pose_test"], atol=1e-5)
+    np.testing.assert_allclose(np.ravel(answers["eyes"]), said["eyes_test"][:, 1], atol=1e-5)
+
+
 BUILD = """
 import json, sys
 import numpy as np
@@ -128,7 +159,7 @@ def test_a_network_is_built_as_described(tmp_path: Path) -> None:
     kinds = [k for _, k in made["layers"]]
     assert kinds.count("Conv2D") == 2
     assert kinds.count("MaxPooling2D") == kinds.count("GlobalAveragePooling2D") == 1
-    assert kinds.count("Dropout") == kinds.count("BatchNormalization") == 1
+    assert kinds.count("Dropout") == kinds.count("ExactBatchNormalization") == 1
     assert made["shapes"] == {"a": [None, 1], "b": [None, 5]}
     convolutions = (9 * 4 + 4) + (25 * 4 * 6 + 6) + 2 * 6
     heads = (6 + 1) + (6 * 7 + 7) + (7 * 3 + 3) + (3 * 5 + 5)
