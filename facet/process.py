@@ -13,7 +13,7 @@ from facet.errors import InputError
 
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Run `main` as a stage: in a process group that dies with its parent, else as `run_command`."""
+    """Run `main` as `run_command` does, in a process group that dies with its parent."""
     _supervise()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_command(main)

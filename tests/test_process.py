@@ -14,13 +14,14 @@ from tests.helpers import ROOT, is_alive, wait_for_pid
 STAGE = """
 import os, sys, time
 from pathlib import Path
-from stages.common import Refused, enter
+from facet.errors import InputError
+from facet.process import run_stage
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
-    if what == "refuse": raise Refused("file.csv: is\\nwrong")
+    if what == "refuse": raise InputError("file.csv: is\\nwrong")
     if what == "missing": open("nowhere/file")
     if what == "wait": time.sleep(60)
-enter(main)
+run_stage(main)
 """
 
 

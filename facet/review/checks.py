@@ -23,7 +23,7 @@ Objects = dict[str, str]  # an object's hash -> the file it is of
 Members = Callable[[str], dict[str, str] | None]  # a folder's hash -> its files, None if unknown
 PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_FILE)
 # Modules that a stage may import without declaring them in dvc.yaml, and why they can change no
-# byte of its outputs; tests/stages/test_dependencies.py compares dvc.yaml with them and patches one.
+# byte of its outputs. tests/stages/test_dependencies.py compares dvc.yaml with them, and patches.
 UNDECLARED_MODULES = {
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
     "facet/process.py": "signals and the wording of errors",

@@ -20,7 +20,7 @@ from facet.datasets.embedded import faces, fungi, wine
 ROOT = Path(__file__).parents[1]
 AGAIN = """
 import pathlib, sys
-from stages.embedded import faces, fungi
+from facet.datasets.embedded import faces, fungi
 faces.PEOPLE = {userid: faces.PEOPLE[userid] for userid in ("tammo", "an2i")}
 some = fungi._names()[::-5]
 fungi._names = lambda: some

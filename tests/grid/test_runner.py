@@ -8,24 +8,25 @@ from pathlib import Path
 import pytest
 
 from facet.config import check_params, run_names
-from facet.grid import dvc_session, plan, summary
+from facet.grid import dvc_session, summary
+from facet.grid.plan import plan_targets
 from tests.helpers import small_parameters
 
 
 def test_a_plan_holds_what_is_stale_and_what_waits_for_it() -> None:
     parameters = check_params(small_parameters("embedded"))
     wanted = run_names(parameters)
-    assert plan.plan_targets(parameters, wanted, set()) == {}
-    assert plan.plan_targets(parameters, wanted, {"compare"}) == {}
+    assert plan_targets(parameters, wanted, set()) == {}
+    assert plan_targets(parameters, wanted, {"compare"}) == {}
 
-    plan = plan.plan_targets(parameters, wanted, {"train@plain-0"})
+    plan = plan_targets(parameters, wanted, {"train@plain-0"})
     assert list(plan) == ["evaluate@plain-0"]
     waits, stages = plan["evaluate@plain-0"]
     assert waits == []
     assert stages == ["download@faces", "pickle@faces", "normalise@faces", "augment@plain",
                       "train@plain-0", "evaluate@plain-0"]  # fmt: skip
 
-    plan = plan.plan_targets(parameters, wanted, {"pickle@faces"})
+    plan = plan_targets(parameters, wanted, {"pickle@faces"})
     assert {target: waits for target, (waits, _) in plan.items()} == {
         "normalise@faces": [],
         "augment@plain": ["normalise@faces"],

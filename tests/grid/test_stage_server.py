@@ -21,7 +21,7 @@ PROBE = """
 import os, sys, time
 from pathlib import Path
 
-loaded = [n for n in sys.modules if n.startswith("stages.") and n != "stages.processor"]
+loaded = [n for n in sys.modules if n.startswith("facet")]
 
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
@@ -33,12 +33,12 @@ def main(what: str) -> None:
     elif what == "die":
         os.kill(os.getpid(), 9)
     else:
-        from stages.common import Refused
-        raise Refused(f"{what}: is wrong; mend it")
+        from facet.errors import InputError
+        raise InputError(f"{what}: is wrong; mend it")
 
 if __name__ == "__main__":
-    from stages.common import enter
-    enter(main)
+    from facet.process import run_stage
+    run_stage(main)
 """
 
 
@@ -46,9 +46,9 @@ if __name__ == "__main__":
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the project's code and a stage that tells of itself."""
     folder = tmp_path_factory.mktemp("warm")
-    for name in ("stages", "tools"):
+    for name in ("stages", "facet"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "tools/trace.py", folder / "sitecustomize.py")
+    shutil.copy(ROOT / "facet/review/trace.py", folder / "sitecustomize.py")
     (folder / "stages/probe.py").write_text(PROBE)
     return folder
 
@@ -88,7 +88,7 @@ def test_a_stage_runs_as_python_m_runs_it(
     }
     assert client.run(["stages.probe", "tell"], str(folder), traced) == 0
     assert capfd.readouterr().out == warm
-    assert "open\tstages/common.py" in (tmp_path / "probe").read_text().splitlines()
+    assert "open\tfacet/process.py" in (tmp_path / "probe").read_text().splitlines()
 
     # The project's code is read anew, and a stage leaves the next one nothing.
     (folder / "stages/probe.py").write_text(PROBE.replace("told", "now"))
@@ -148,7 +148,10 @@ def test_a_stage_ends_with_who_asked_for_it(
     server: Server, client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "pid").unlink(missing_ok=True)
-    ask = "from tools.warm import Client\nClient(%r).run(['stages.probe', 'wait'], %r, {})"
+    ask = (
+        "from facet.grid.stage_server import Client\n"
+        "Client(%r).run(['stages.probe', 'wait'], %r, {})"
+    )
     asker = subprocess.Popen([sys.executable, "-c", ask % (server.path, str(folder))])
     stage = wait_for_pid(folder, seconds=60)
     asker.kill()
@@ -160,7 +163,7 @@ def test_a_stage_ends_with_who_asked_for_it(
 def test_server_and_stage_end_with_who_started_them(folder: Path) -> None:
     (folder / "pid").unlink(missing_ok=True)
     start = (
-        "from tools.warm import Client, Server\nserver = Server()\n"
+        "from facet.grid.stage_server import Client, Server\nserver = Server()\n"
         "print(server.process.pid, flush=True)\n"
         "Client(server.path).run(['stages.probe', 'wait'], '.', {})"
     )

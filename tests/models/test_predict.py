@@ -18,7 +18,7 @@ def trained(prepared: Project) -> Project:
 
 
 def predict(project: Project, *words: str, status: int = 0) -> tuple[list[str], str]:
-    done = project.run(sys.executable, "-m", "tools.predict", *words, check=False)
+    done = project.run(sys.executable, "-m", "facet", "predict", *words, check=False)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines(), done.stderr
@@ -74,7 +74,7 @@ def test_an_unknown_run_is_refused_by_name(trained: Project) -> None:
 
 
 def test_the_network_is_drawn(trained: Project) -> None:
-    done = trained.run(sys.executable, "-m", "tools.pictures", "plain-0")
+    done = trained.run(sys.executable, "-m", "facet", "pictures", "plain-0")
     folder = trained.folder / "pictures/plain-0"
     assert "pose (Dense)" in (folder / "summary.txt").read_text()
     assert (folder / "layers.png").stat().st_size > 1000

@@ -93,19 +93,19 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project
 BUILD = """
 import json, sys
 import numpy as np
-from stages import network
-from stages.parameters import Experiment
+from facet.models import network
+from facet.config import Experiment
 spec = Experiment.model_validate(json.loads(sys.argv[1]))
-model = network.build(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
-again = network.build(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
-other = network.build(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=4)
+model = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
+again = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
+other = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=4)
 same = all((x == y).all() for x, y in zip(model.get_weights(), again.get_weights()))
 new = any((x != y).any() for x, y in zip(model.get_weights(), other.get_weights()))
 print(json.dumps({
     "layers": [[l.name, type(l).__name__] for l in model.layers],
     "shapes": {h: list(o.shape) for h, o in model.output.items()},
-    "rates": [round(network.rate(spec, e), 6) for e in range(4)],
-    "same": same, "new": new, **network.cost(model)}))
+    "rates": [round(network.learning_rate(spec, e), 6) for e in range(4)],
+    "same": same, "new": new, **network.count_costs(model)}))
 """
 
 

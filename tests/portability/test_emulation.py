@@ -19,15 +19,16 @@ from facet.storage import md5
 from facet.tracking.provenance import describe_processor, name_processor
 from tests.helpers import ROOT, Project
 
-# What each library says of the kernels that it uses, in a process that imported a stage first.
+# What each library says of the kernels that it uses, in a process that imported the library first.
 IN_FORCE = """
 import json, os
-import stages.train
+import facet.models.training
+from facet.models.runtime import configure_tensorflow
 from numpy.lib.introspect import opt_func_info
 import scipy.linalg
 from threadpoolctl import threadpool_info
 os.environ["ONEDNN_VERBOSE"] = "1"
-stages.train.configure_tensorflow(1)
+configure_tensorflow(1)
 import tensorflow as tf
 tf.ones((64, 640)) @ tf.ones((640, 64))
 numpy = opt_func_info(func_name="^(exp|sin|multiply)$", signature="float32|float64")

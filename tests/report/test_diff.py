@@ -1,6 +1,7 @@
 """What two commits differ in, on a small repository of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,10 +58,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def diff(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from stages.common import command; "
-    code += "from tools.diff import main; sys.argv[0] = 'diff'; command(main)"
     return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "facet", "diff", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
 

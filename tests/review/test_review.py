@@ -139,7 +139,7 @@ class Toy(Project):
 
     def review(self, *words: str, fails: bool = True, **env: str) -> tuple[dict[str, Any], str]:
         """review.json, and all that was said; an environment is never built."""
-        words = ("-m", "tools.review", "--jobs", "1", "--env", sys.prefix, *words)
+        words = ("-m", "facet", "review", "--jobs", "1", "--env", sys.prefix, *words)
         done = self.run(sys.executable, *words, check=False, **{"PYTHONPATH": str(ROOT)} | env)
         said = done.stdout + done.stderr
         assert done.returncode == int(fails), said
@@ -357,7 +357,7 @@ def test_an_undeclared_parameter(toy: Toy) -> None:
         ("train@a-0, train@b-0", "reads the parameter scale, which is not among its params"),
         (
             "evaluate@a-0, evaluate@b-0",
-            "reads params.yaml without stages.parameters.ask: which of it, none can tell",
+            "reads params.yaml without facet.config.get_params: which of it, none can tell",
         ),
     ]
 
@@ -455,7 +455,7 @@ def test_what_cannot_be_reviewed_is_refused_in_a_line(toy: Toy) -> None:
         (toy.folder, ["--quick", "--run", "a-1"], "RUN=a-1: no run, experiment or stage; did you"),
         (toy.folder, ["--env", "/nowhere"], "/nowhere: no environment; ENV= takes"),
     ):
-        command = (sys.executable, "-m", "tools.review", *options)
+        command = (sys.executable, "-m", "facet", "review", *options)
         done = Toy(folder).run(*command, check=False, PYTHONPATH=str(ROOT))
         assert done.returncode == 1
         assert told in done.stderr

@@ -1,6 +1,5 @@
 """The graph with the real DVC: what runs, what does not, and what each stage is told."""
 
-import ast
 import contextlib
 import json
 import os
@@ -10,56 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
 from facet.config import check_params, read_params, run_names
 from tests.helpers import ROOT, Project, new_data
 
-GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 ALL = ["download@faces", "pickle@faces", "normalise@faces", "augment@plain", "augment@dropped",
        "train@plain-0", "train@dropped-0", "evaluate@plain-0", "evaluate@dropped-0",
        "compare"]  # fmt: skip
-
-
-def body(stage: str) -> dict[str, Any]:
-    return GRAPH[stage].get("do", GRAPH[stage])
-
-
-def imported(module: str) -> set[str]:
-    """The project's modules that a module reaches, at whatever depth."""
-    tree = ast.parse((ROOT / f"stages/{module}.py").read_text())
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "stages":
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stages."):
-            found.add(str(node.module).removeprefix("stages."))
-    for inner in set(found):
-        found |= imported(inner)
-    return found
-
-
-@pytest.mark.parametrize("stage", list(GRAPH))
-def test_a_stage_declares_its_modules_and_parameters(stage: str) -> None:
-    it = body(stage)
-    assert it["cmd"].startswith(f"python -m stages.{stage}")
-    modules = {d.removeprefix("stages/").removesuffix(".py") for d in it["deps"]
-               if d.startswith("stages/")}  # fmt: skip
-    first = {"__init__", "processor"}  # what any stage's import runs before it
-    assert modules - {"embedded"} == imported(stage) | first | {stage}
-    assert "requirements.lock" in it["deps"]
-    text = (ROOT / f"stages/{stage}.py").read_text()
-    asked = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"ask\(([^)]*)\)", text))))
-    declared = set(it.get("params", []))
-    if stage == "normalise":
-        assert {d.rpartition(".")[2] for d in declared} == asked
-    elif stage == "compare":
-        assert declared == asked | {"defaults"}
-    experiments = {d for d in declared if d.startswith("experiments")}
-    assert not experiments or "defaults" in declared
 
 
 def test_the_stage_list_is_the_grid() -> None:
@@ -110,7 +68,7 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
 
 
 def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
-    words = ("python", "-m", "tools.grid")
+    words = ("python", "-m", "facet", "repro")
     said = project.run(*words).stdout
     assert "2 of 2 runs to make" in said
     assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", said)
@@ -158,15 +116,17 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
 
     done = project.run(*words, "--run", "plan", check=False)
     assert done.returncode == 1
-    assert done.stderr == "grid: RUN=plan: no run or experiment of that name; did you mean plain?\n"
+    assert (
+        done.stderr == "repro: RUN=plan: no run or experiment of that name; did you mean plain?\n"
+    )
     project.parameters["seeds"] = []
     project.write()
-    assert project.run(*words, check=False).stderr.startswith("grid: params.yaml: seeds: ")
+    assert project.run(*words, check=False).stderr.startswith("repro: params.yaml: seeds: ")
 
 
 def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tools.grid"],
+        [sys.executable, "-m", "facet", "repro"],
         cwd=project.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

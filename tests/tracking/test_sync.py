@@ -23,8 +23,9 @@ def server() -> Iterator[Server]:
 
 
 def make(folder: Path, url: str, tool: str = "sync") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", f"tools.{tool}"], cwd=folder, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)} | wandb_environment(url, "offline"),
+    return subprocess.run([sys.executable, "-m", "facet", tool], cwd=folder, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}
+                          | wandb_environment(url, "offline"),
                           capture_output=True)  # fmt: skip
 
 
@@ -130,7 +131,8 @@ def test_an_upload_cut_off_is_repeated_until_it_is_whole(tmp_path: Path, server:
 def test_a_server_that_dies_in_the_middle_of_a_run(tmp_path: Path, server: Server) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     process = subprocess.Popen([sys.executable, "-c", RUN, "dies"], cwd=tmp_path, text=True,
-                               env=clean | {"PYTHONPATH": str(ROOT)} | wandb_environment(server.url),
+                               env=clean | {"PYTHONPATH": str(ROOT)}
+                               | wandb_environment(server.url),
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)  # fmt: skip
     while "file_stream" not in server.asked and process.poll() is None:

@@ -62,19 +62,20 @@ def test_comparisons_are_a_run_with_the_tables_and_plots(tracked: Project) -> No
 RUN = """
 import os, sys, time
 import numpy as np
-from stages import tracking
+from facet.tracking import wandb_run
 how = sys.argv[1].split(",")
 begun = time.monotonic()
-run = tracking.Run("plain-0-abc", "resumed" in how, "joins" in how, config={"a": 1})
+run = wandb_run.Run("plain-0-abc", "resumed" in how, "joins" in how, config={"a": 1})
 first = 6 if "resumed" in how else 1
 for epoch in range(first, first + 5):
     run.log({"epoch": epoch, "loss": 1 / epoch}, step=epoch)
 time.sleep(3 * ("long" in how))
 if "tells" in how:
-    table = tracking.Table(["n"], [[1], [2]])
+    table = wandb_run.Table(["n"], [[1], [2]])
     image = np.zeros((4, 4, 1), "uint8")
-    shown = {"table": table, "images": tracking.Table(["image"], [[image]])}
-    run.tell(tracking.Story("", {}, shown=shown, summary={"b": 2}, alerts={"careful": "now"}))
+    shown = {"table": table, "images": wandb_run.Table(["image"], [[image]])}
+    more = {"summary": {"b": 2}, "alerts": {"careful": "now"}}
+    run.log_record(wandb_run.RunRecord("", {}, shown=shown, **more))
 if "killed" in how:
     time.sleep(1)
     os.kill(os.getpid(), 9)
@@ -100,9 +101,9 @@ def track(folder: Path, how: str = "new", **env: str) -> tuple[str, float, str, 
 IDS = """
 import os, shutil
 from pathlib import Path
-from stages import tracking
+from facet.tracking import wandb_run
 def told(*how):
-    run = tracking.Run("plain-0-abc", *how)
+    run = wandb_run.Run("plain-0-abc", *how)
     run.finish()
     print(run.id)
 told(), told(False, True), told(), told(True)
@@ -115,7 +116,8 @@ told()
 
 def test_a_repeat_is_a_run_beside_the_first_and_what_joins_is_no_repeat(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", IDS], cwd=tmp_path, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)} | wandb_environment())  # fmt: skip
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}
+                          | wandb_environment())  # fmt: skip
     first, second = "plain-0-abc", "plain-0-abc-r1"
     assert done.stdout.split() == [first, first, second, second, "plain-0-abc-r2"], done.stderr
 
