@@ -324,9 +324,8 @@ def check_params(tree: dict[str, Any]) -> Parameters:
     if isinstance(defaults, dict) and isinstance(experiments, dict):
         for key in defaults:
             if key not in Experiment.model_fields:
-                raise InputError(
-                    f"{PARAMS_FILE}: defaults.{key}: unknown key{suggest(key, Experiment.model_fields)}"
-                )
+                hint = suggest(key, Experiment.model_fields)
+                raise InputError(f"{PARAMS_FILE}: defaults.{key}: unknown key{hint}")
         tree["experiments"] = {
             k: merge(defaults, v) if isinstance(v, dict) else v for k, v in experiments.items()
         }

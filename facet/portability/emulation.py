@@ -1,8 +1,8 @@
 """Do other processors make the same bytes? `make portable` trains on emulated ones and compares.
 
 QEMU emulates processors of several makers, generations and caches, none with AVX-512. What runs on
-each is `facet.portability.steps` (each kind of layer and loss) and then the pipeline's own stages for every
-experiment of params.yaml, with one epoch instead of many.
+each is `facet.portability.steps` (each kind of layer and loss) and then the pipeline's own stages
+for every experiment of params.yaml, with one epoch instead of many.
 """
 
 import json
@@ -49,8 +49,8 @@ def find_emulator() -> str:
         raise InputError(
             "qemu-x86_64: not found; facet/portability/emulator.sh lays it into .qemu on Debian"
         )
-    done = subprocess.run([path, "-cpu", "max", *interpreter(), "-c", SORT_CHECK], env=make_environment(),
-                          capture_output=True, text=True)  # fmt: skip
+    words = [path, "-cpu", "max", *interpreter(), "-c", SORT_CHECK]
+    done = subprocess.run(words, env=make_environment(), capture_output=True, text=True)
     if done.stdout.strip() != "True":
         raise InputError(
             f"{path}: sorts wrongly, as QEMU 7.2 does; facet/portability/emulator.sh lays a new one"
@@ -83,8 +83,13 @@ def run_on(
     Raises Refused with its last words where it fails.
     """
     before = [emulator, "-cpu", processor] if processor else []
-    done = subprocess.run([*before, *interpreter(), *words], cwd=folder, env=make_environment(**more),
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [*before, *interpreter(), *words],
+        cwd=folder,
+        env=make_environment(**more),
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise InputError(f"{processor or 'here'}: python {' '.join(words)}: {said[-1]}")

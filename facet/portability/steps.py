@@ -1,7 +1,7 @@
 """Train each kind of layer, loss and weighting for a few steps and print the hashes of the results.
 
-`python -m facet.portability.steps` is what `facet.portability.emulation` runs on this processor and on emulated ones. Ends
-with the two faults that this way of comparing has to find.
+`facet portable` runs `python -m facet.portability.steps` on this processor and on emulated ones.
+Ends with the two faults that this way of comparing has to find.
 """
 
 import hashlib

@@ -409,8 +409,8 @@ def check_objects(
 ) -> list[Finding]:
     """Objects that are corrupted in the local cache, or in no cache.
 
-    `objects` as from `wanted_objects`; `absent` are those the remote lacks, None without a remote, whose
-    name `remote` is.
+    `objects` as from `wanted_objects`; `absent` are those the remote lacks, None without a remote,
+    whose name `remote` is.
     """
     state = {h: cache.sound(h) for h in objects}
     found = []

@@ -94,6 +94,6 @@ def format_judgements(judgements: list[dict[str, Any]]) -> list[str]:
         f"smallest change that would have been found with {consistency.POWER:.0%}: few seeds and "
         "few test items find little. review.json has the accuracies and single runs too.",
         "",
-        *markdown_table(["experiment", "head", "seeds", "difference", "spread", "limit", "found", "verdict"],
-               rows),
+        *markdown_table(["experiment", "head", "seeds", "difference", "spread", "limit", "found",
+                         "verdict"], rows),
     ]  # fmt: skip

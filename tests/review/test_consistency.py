@@ -15,7 +15,7 @@ from facet.review.consistency import (
 from facet.storage import read_csv
 from tests.helpers import ROOT
 
-TABLE = read_csv(ROOT / calibrate.TABLE)
+TABLE = read_csv(ROOT / "tests/data/seeds.csv")
 
 
 def test_honest_reviews_are_rarely_inconsistent_and_stated_changes_are_found() -> None:
