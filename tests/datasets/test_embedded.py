@@ -16,8 +16,8 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GroupShuffleSplit
 
 from facet.datasets.embedded import faces, fungi, wine
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 AGAIN = """
 import pathlib, sys
 from facet.datasets.embedded import faces, fungi
@@ -34,7 +34,7 @@ for module in (fungi, faces):
 def make(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).mkdir()
-        import_module(f"stages.embedded.{name}").make(folder / name)
+        import_module(f"facet.datasets.embedded.{name}").make(folder / name)
 
 
 @pytest.fixture(scope="module")

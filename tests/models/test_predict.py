@@ -76,6 +76,6 @@ def test_an_unknown_run_is_refused_by_name(trained: Project) -> None:
 def test_the_network_is_drawn(trained: Project) -> None:
     done = trained.run(sys.executable, "-m", "facet", "pictures", "plain-0")
     folder = trained.folder / "pictures/plain-0"
-    assert "pose (Dense)" in (folder / "summary.txt").read_text()
+    assert "pose_logits (Dense)" in (folder / "summary.txt").read_text()
     assert (folder / "layers.png").stat().st_size > 1000
     assert (folder / "graph.png").exists() or "needs Graphviz" in done.stderr

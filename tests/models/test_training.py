@@ -128,7 +128,7 @@ def test_a_network_is_built_as_described(tmp_path: Path) -> None:
     kinds = [k for _, k in made["layers"]]
     assert kinds.count("Conv2D") == 2
     assert kinds.count("MaxPooling2D") == kinds.count("GlobalAveragePooling2D") == 1
-    assert kinds.count("Dropout") == kinds.count("BatchNormalization") == 1
+    assert kinds.count("Dropout") == kinds.count("ExactBatchNormalization") == 1
     assert made["shapes"] == {"a": [None, 1], "b": [None, 5]}
     convolutions = (9 * 4 + 4) + (25 * 4 * 6 + 6) + 2 * 6
     heads = (6 + 1) + (6 * 7 + 7) + (7 * 3 + 3) + (3 * 5 + 5)
