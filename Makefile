@@ -1,8 +1,12 @@
-# Each command does its own set-up: none needs another first.
+# Each command does its own set-up: none needs another first. `make X` is short for `facet X`.
 SHELL := /bin/bash
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 STAMP := .venv/.complete
+# The program `facet`: this project's code with this environment, from any folder.
+LAUNCHER := 'import sys' 'from pathlib import Path' \
+    'sys.path.insert(0, str(Path(__file__).absolute().parents[2]))' \
+    'if __name__ == "__main__":' '    from facet.cli import main' '    main()'
 PYTHON ?= python3.11
 RUN ?=
 SOURCE ?=
@@ -21,24 +25,26 @@ B ?=
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-env: $(STAMP)  ## the environment in .venv: pinned, hashed, byte-code compiled
+env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock tools/page.py
+$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/report/dvc_page.py
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	.venv/bin/python -m uv pip sync --quiet --compile-bytecode --python .venv/bin/python \
 	    requirements.lock requirements-dev.lock requirements-uv.lock
-	.venv/bin/python -m tools.page
+	.venv/bin/python -m facet.report.dvc_page
+	printf '%s\n' '#!$(CURDIR)/.venv/bin/python' $(LAUNCHER) > .venv/bin/facet
+	chmod +x .venv/bin/facet
 	touch $@
 
 repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
-	@python -m tools.grid --run '$(RUN)' --jobs $(JOBS)
+	@python -m facet repro --run '$(RUN)' --jobs $(JOBS)
 
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
-	@python -m tools.setting '$(NAME)'
+	@python -m facet setting '$(NAME)'
 
 pictures: $(STAMP)  ## draw the network of RUN=faces_deep-0 into pictures/RUN
-	@python -m tools.pictures '$(RUN)'
+	@python -m facet pictures '$(RUN)'
 
 netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
 	@test -f 'data/runs/$(RUN)/model.keras' || \
@@ -46,39 +52,39 @@ netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
 	netron --host 127.0.0.1 --browse 'data/runs/$(RUN)/model.keras'
 
 report: $(STAMP)  ## all results on one page, metrics/report.html; `make repro` ends with it
-	@python -m tools.report
+	@python -m facet report
 
 diff: $(STAMP)  ## what two commits differ in: A=COMMIT B=COMMIT; B is the working tree if not said
-	@python -m tools.diff --a '$(A)' --b '$(B)'
+	@python -m facet diff --a '$(A)' --b '$(B)'
 
 sync: $(STAMP)  ## upload what W&B recorded offline; can be repeated
-	@python -m tools.sync
+	@python -m facet sync
 
 dashboard: $(STAMP)  ## complete the W&B project from what is stored, save its workspace
-	@python -m tools.dashboard
+	@python -m facet dashboard
 
 watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no account
 	@WANDB_CONFIG_DIR=$(CURDIR)/.wandb-data wandb leet wandb
 
 prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
-	@python -m tools.prune
+	@python -m facet prune
 
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
 bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B's cost, starts, a repeat
-	python -m tools.bench --source '$(SOURCE)'
+	python -m facet bench --source '$(SOURCE)'
 
 review: $(STAMP)  ## make HEAD's result again and compare; RUN=a,b COMMIT=x; QUICK=1 runs nothing
-	@python -m tools.review --run '$(RUN)' --commit '$(COMMIT)' --jobs $(JOBS) \
+	@python -m facet review --run '$(RUN)' --commit '$(COMMIT)' --jobs $(JOBS) \
 	    --env '$(ENV)' --into '$(INTO)' $(if $(QUICK),--quick)
 
 portable: $(STAMP)  ## train all experiments for an epoch on emulated processors; same bytes?
-	@tools/emulator.sh
-	@python -m tools.portable
+	@facet/portability/emulator.sh
+	@python -m facet portable
 
 calibrate: $(STAMP)  ## how often a review on another architecture errs, by stored repeats and simulation
-	@python -m tools.calibrate
+	@python -m facet calibrate
 
 lint: $(STAMP)  ## ruff and mypy
 	ruff check .

@@ -1,5 +1,5 @@
-"""The pipeline's stages. Importing any of them first sets the limits that make bytes repeatable."""
+"""The pipeline's stages, one program each: read inputs, call facet, write outputs.
 
-from stages.processor import limit_instructions
-
-limit_instructions()
+They import the standard library and facet alone: importing facet sets limits that numpy and
+TensorFlow read when they are imported.
+"""

@@ -1,126 +1,37 @@
 """Add randomly changed copies of the training images, each change with its effect on labels."""
 
-import hashlib
-from typing import Any
-
-import numpy as np
-from scipy import ndimage
-from tqdm import tqdm
-
-from stages.common import AUGMENTED, NORMALISED, Refused, enter, load, save
-from stages.parameters import Augment, ask, written
-
-CHUNK = 128  # images warped at once; bounds memory
-
-
-def chances(names: list[str], seed: int, copy: int) -> np.ndarray:
-    """Six uniform numbers in 0-1 for each image, N x 6 float64.
-
-    They depend on the seed, the copy and the image's name alone, so not on order or batch.
-    """
-    digests = (hashlib.sha256(f"{seed}/{copy}/{n}".encode()).digest()[:24] for n in names)
-    return np.frombuffer(b"".join(digests), "<u4").reshape(-1, 6) / 2.0**32
-
-
-def warp(X: np.ndarray, angle: np.ndarray, shift: np.ndarray, zoom: np.ndarray) -> np.ndarray:
-    """Images turned about their centre, enlarged and shifted, N x height x width x channels.
-
-    `angle` (N,) in radians, `shift` (N, 2) in pixels down and right, `zoom` (N,) factors; bilinear,
-    the edge continued outwards.
-    """
-    n, height, width, channels = X.shape
-    centre = np.array([(height - 1) / 2, (width - 1) / 2])
-    y, x = np.indices((height, width)) - centre[:, None, None]
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    y, x = y[None] - shift[:, :1, None], x[None] - shift[:, 1:, None]
-    at = np.empty((3, n, height, width))
-    at[0] = np.arange(n)[:, None, None]
-    at[1] = cos[:, None, None] * y + sin[:, None, None] * x + centre[0]
-    at[2] = cos[:, None, None] * x - sin[:, None, None] * y + centre[1]
-    out = [ndimage.map_coordinates(X[..., c], at, order=1, mode="nearest") for c in range(channels)]
-    return np.stack(out, -1).clip(0, 1).astype("float32")
-
-
-def swapped(y: np.ndarray, classes: list[str], pair: list[str], head: str) -> np.ndarray:
-    """Labels with the two classes of `pair` exchanged, (N,) int64."""
-    for name in pair:
-        if name not in classes:
-            raise Refused(
-                f"augment.flip.swap.{head}: {name} is not a class of it ({', '.join(classes[:8])})"
-            )
-    table = np.arange(len(classes))
-    a, b = (classes.index(name) for name in pair)
-    table[[a, b]] = b, a
-    return table[y]
-
-
-def copy_of(content: dict[str, Any], how: Augment, copy: int) -> dict[str, np.ndarray]:
-    """One changed copy of each training image, with its labels."""
-    X, names = content["X_train"], content["names_train"].tolist()
-    u = chances(names, how.seed, copy)
-    between = 2 * u - 1
-    # Enlarging by f and shrinking by f are equally likely.
-    zoom = (1 + how.zoom) ** between[:, 3]
-    shift = how.translate * between[:, 1:3] * X.shape[1:3]
-    flip = u[:, 4] < (how.flip.probability if how.flip else 0)
-    turned = np.empty_like(X)
-    for start in tqdm(range(0, len(X), CHUNK), "augment", unit="batch", delay=1):
-        rows = slice(start, start + CHUNK)
-        batch = np.where(flip[rows, None, None, None], X[rows, :, ::-1], X[rows])
-        turned[rows] = warp(
-            batch, np.deg2rad(how.rotate * between[rows, 0]), shift[rows], zoom[rows]
-        )
-    out = {"X_train": turned}
-    for head in content["about"]["heads"]:
-        y = content[f"y_train_{head}"]
-        if how.flip and head in how.flip.swap:
-            other = swapped(y, content[f"classes_{head}"].tolist(), how.flip.swap[head], head)
-            y = np.where(flip, other, y)
-        out[f"y_train_{head}"] = y
-    return out
-
-
-def augment(content: dict[str, Any], how: Augment) -> dict[str, Any]:
-    """`content` with `how.copies` times the training items: the untouched ones first.
-
-    Adds `copy_train`, (N,) int64: 0 for the untouched. Validation and test stay as they are.
-    """
-    n = len(content["X_train"])
-    if how.copies > 1 and content["X_train"].ndim != 4:
-        raise Refused("augment.copies: only images can be augmented; set 1 for a table")
-    copies = [copy_of(content, how, c) for c in range(1, how.copies)]
-    grown = {
-        k: np.concatenate([content[k], *(c[k] for c in copies)])
-        for k in ["X_train", *(f"y_train_{h}" for h in content["about"]["heads"])]
-    }
-    same = {k: np.tile(content[k], how.copies) for k in ("names_train", "groups_train")}
-    return content | grown | same | {"copy_train": np.repeat(np.arange(how.copies), n)}
+from facet.config import get_params, raw_params
+from facet.datasets.augmentation import augment
+from facet.errors import InputError
+from facet.names import AUGMENTED, NORMALISED
+from facet.process import run_stage
+from facet.storage import load_pickle, save_pickle
 
 
 def main(experiment: str) -> None:
     """Make data/augmented/EXPERIMENT.pkl from its data set's normalised.pkl."""
-    (spec,) = ask(f"experiments.{experiment}")
-    (how,) = ask(f"datasets.{spec.dataset}.augment")
+    (spec,) = get_params(f"experiments.{experiment}")
+    (how,) = get_params(f"datasets.{spec.dataset}.augment")
     how = spec.augment or how
-    content = load(NORMALISED.format(spec.dataset))
+    content = load_pickle(NORMALISED.format(spec.dataset))
     try:
         done = (
             {"splits": [augment(c, how) for c in content["splits"]]}
             if "splits" in content
             else augment(content, how)
         )
-    except Refused as e:
-        raise Refused(f"{experiment}: {e}") from None
+    except InputError as e:
+        raise InputError(f"{experiment}: {e}") from None
     # What else the experiment asks for goes along, so that train need not read it again: DVC would
     # parse params.yaml for each of its runs.
-    declared = written("defaults", f"experiments.{experiment}")
+    declared = raw_params("defaults", f"experiments.{experiment}")
     for one in done.get("splits", [done]):
         one["about"] = one["about"] | {"declared": declared}
-    save(AUGMENTED.format(experiment), done)
+    save_pickle(AUGMENTED.format(experiment), done)
     first = done.get("splits", [done])[0]
     n = len(first["X_train"])
     print(f"{experiment}: {n} training items, made of {n // how.copies}")
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_stage(main)

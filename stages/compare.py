@@ -1,193 +1,42 @@
 """Bring all runs together: a row for each, their curves, and a verdict on each comparison."""
 
-import csv
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from stages import stats, story, tracking
-from stages.common import METRICS, RUN, Refused, dump, enter, load, read_csv, read_json, writing
-from stages.manifest import md5
-from stages.parameters import Comparison, ask
-
-FOLDER = Path("metrics")
-FIGURES = ("accuracy", "balanced_accuracy", "chance", "balanced_chance", "correct", "wrong")
-
-
-def leftovers(runs: list[str]) -> list[Path]:
-    """What lies in the runs' folders and belongs to none of `runs`."""
-    folders = {Path(RUN.format("x")).parent: "", Path(METRICS.format("x")).parent: ".json"}
-    return [
-        p
-        for folder, ending in folders.items()
-        if folder.exists()
-        for p in sorted(folder.iterdir())
-        if p.name.removesuffix(ending) not in runs
-    ]
-
-
-def read(run: str) -> dict[str, Any]:
-    """A run's metrics, with the MD5 of their file under `md5`."""
-    path = Path(METRICS.format(run))
-    return {**read_json(path), "run": run, "md5": md5(path)}
-
-
-def rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each run and head, for metrics/runs.csv."""
-    out = []
-    for m in metrics:
-        for head, h in m["heads"].items():
-            low, high = h["ci95"] or (None, None)
-            balanced_low, balanced_high = h["balanced_ci95"] or (None, None)
-            out.append(
-                {
-                    "run": m["run"],
-                    "dataset": m["dataset"],
-                    "experiment": m["experiment"],
-                    "seed": m["seed"],
-                    "head": head,
-                    **{k: h[k] for k in FIGURES},
-                    "ci95_low": low,
-                    "ci95_high": high,
-                    "balanced_ci95_low": balanced_low,
-                    "balanced_ci95_high": balanced_high,
-                    "verdict": h["verdict"],
-                    "n_test": m["n_test"],
-                    "parameters": m["parameters"],
-                    "epochs": m["epochs"],
-                    "warnings": len(m["warnings"]),
-                    "wandb_id": m["wandb"]["id"],
-                    "md5": m["md5"],
-                }
-            )
-    return out
-
-
-def curves(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """A run's history, one value a row, for metrics/curves.csv."""
-    out = []
-    for row in history:
-        for name, value in row.items():
-            if name in ("epoch", "learning_rate"):
-                continue
-            part = "validation" if name.startswith("val_") else "training"
-            name = name.removeprefix("val_")
-            head = "" if name == "loss" else name.removesuffix("_accuracy")
-            out.append(
-                {
-                    "dataset": m["dataset"],
-                    "experiment": m["experiment"],
-                    "seed": m["seed"],
-                    "panel": f"{m['dataset']}: {head or 'loss'}",
-                    "part": part,
-                    "head": head,
-                    "metric": "accuracy" if head else "loss",
-                    "epoch": int(float(row["epoch"])),
-                    "value": value,
-                }
-            )
-    return out
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with writing(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
-        )
-
-
-def answers(run: str, head: str) -> dict[str, np.ndarray]:
-    """What a run said of a head: true and predicted labels, names and groups of test items."""
-    p = load(Path(RUN.format(run)) / "predictions.pkl")
-    return {
-        "predicted": p[f"{head}_test"].argmax(1),
-        "true": p[f"{head}_truth"],
-        "names": p["names_test"],
-        "groups": p["groups_test"],
-    }
-
-
-def compare(
-    c: Comparison, name: str, seeds: list[int], metrics: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """One comparison over all seeds, pairing runs by seed and by test item."""
-    pairs = {s: (f"{c.baseline}-{s}", f"{c.candidate}-{s}") for s in seeds}
-    first = [metrics[run] for run in pairs[seeds[0]]]
-    out = {
-        "baseline": c.baseline,
-        "candidate": c.candidate,
-        "head": c.head,
-        "metric": c.metric,
-        "seeds": seeds,
-        "cost": {k: first[1][k] / first[0][k] for k in ("parameters", "multiply_adds")},
-    }
-    if any(
-        metrics[r]["heads"][c.head]["verdict"] == "not applicable"
-        for pair in pairs.values()
-        for r in pair
-    ):
-        empty = dict.fromkeys(
-            ("baseline_mean", "candidate_mean", "difference", "ci95", "p_value", "seeds_needed")
-        )
-        return (
-            out
-            | empty
-            | {
-                "verdict": "no difference shown",
-                "covers": f"nothing: {c.head} is not applicable on this split",
-            }
-        )
-    said = {s: [answers(r, c.head) for r in pair] for s, pair in pairs.items()}
-    for s, (a, b) in said.items():
-        if not np.array_equal(a["names"], b["names"]):
-            raise Refused(
-                f"comparisons.{name}: {pairs[s][0]} and {pairs[s][1]} were tested on "
-                "different items; run `dvc repro`"
-            )
-    n_train = first[0]["n_train"]
-    found = stats.compare(
-        [a["predicted"] for a, _ in said.values()],
-        [b["predicted"] for _, b in said.values()],
-        [a["true"] for a, _ in said.values()],
-        [a["groups"] for a, _ in said.values()],
-        c.metric,
-        n_train,
-    )
-    return out | {
-        "baseline_mean": found.baseline_mean,
-        "candidate_mean": found.candidate_mean,
-        "difference": found.difference,
-        "ci95": found.ci95,
-        "p_value": found.p_value,
-        "verdict": found.verdict,
-        "seeds_needed": found.seeds_needed,
-        "covers": found.covers,
-        "differences": found.per_seed,
-    }
+from facet.config import get_params
+from facet.evaluation.comparisons import (
+    compare_experiments,
+    curve_rows,
+    find_leftovers,
+    metric_rows,
+    read_metrics,
+    write_csv,
+)
+from facet.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
+from facet.process import run_stage
+from facet.storage import read_csv, write_json
+from facet.tracking.record import comparisons_id, record_comparisons
+from facet.tracking.wandb_run import log_to_existing_run
 
 
 def main() -> None:
     """Write metrics/runs.csv, metrics/curves.csv and metrics/comparisons.json from all runs."""
-    seeds, experiments, comparisons = ask("seeds", "experiments", "comparisons")
+    seeds, experiments, comparisons = get_params("seeds", "experiments", "comparisons")
     runs = [f"{e}-{s}" for e in experiments for s in seeds]
     # A run that params.yaml no longer names counts nowhere, and DVC would hash it as an input.
-    for path in leftovers(runs):
+    for path in find_leftovers(runs):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    metrics = {run: read(run) for run in runs}
-    drawn = []
+    metrics = {run: read_metrics(run) for run in runs}
+    curves = []
     for run, m in metrics.items():
-        drawn += curves(m, read_csv(Path(RUN.format(run)) / "history.csv"))
-    write_csv(FOLDER / "runs.csv", rows(list(metrics.values())))
-    write_csv(FOLDER / "curves.csv", drawn)
-    verdicts = {name: compare(c, name, seeds, metrics) for name, c in comparisons.items()}
-    dump(FOLDER / "comparisons.json", verdicts)
-    tracking.join(story.comparisons_id(), lambda _: story.of_comparisons())
+        curves += curve_rows(m, read_csv(Path(RUN.format(run)) / "history.csv"))
+    write_csv(RUNS_TABLE, metric_rows(list(metrics.values())))
+    write_csv(CURVES_TABLE, curves)
+    verdicts = {n: compare_experiments(c, n, seeds, metrics) for n, c in comparisons.items()}
+    write_json(COMPARISONS_FILE, verdicts)
+    log_to_existing_run(comparisons_id(), lambda _: record_comparisons())
     print(f"{len(runs)} runs; " + ", ".join(f"{n}: {v['verdict']}" for n, v in verdicts.items()))
 
 
 if __name__ == "__main__":
-    enter(main)
+    run_stage(main)

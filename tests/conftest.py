@@ -5,20 +5,14 @@ import functools
 import http.server
 import os
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import yaml
-from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared/data"
+from tests.helpers import SHARED, Handler, Project, wandb_environment
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -41,24 +35,6 @@ def shared() -> Path:
     return SHARED
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; `faults` maps a path to how many times it is answered 503 first."""
-
-    faults: dict[str, int] = {}  # noqa: RUF012
-    seen: list[str] = []  # noqa: RUF012
-
-    def do_GET(self) -> None:
-        self.seen.append(self.path)
-        if self.faults.get(self.path, 0) > 0:
-            self.faults[self.path] -= 1
-            self.send_error(503)
-        else:
-            super().do_GET()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., tuple[str, type[Handler]]]]:
     """Serve a folder on the loopback; returns its URL and the handler with faults and requests."""
@@ -77,159 +53,6 @@ def serve() -> Iterator[Callable[..., tuple[str, type[Handler]]]]:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-def draw_faces(folder: Path, people: int = 4, size: tuple[int, int] = (8, 8)) -> list[str]:
-    """Little images named as the faces are, with an index; the mean grey tells the person."""
-    (folder / "images").mkdir(parents=True)
-    names = []
-    for person in range(people):
-        for pose in ("left", "right", "straight", "up"):
-            for expression in ("happy", "sad"):
-                for eyes in ("open", "sunglasses"):
-                    name = f"p{person}_{pose}_{expression}_{eyes}.png"
-                    rng = np.random.default_rng(len(names))
-                    pixels = rng.integers(0, 60, (size[1], size[0])) + 40 * person
-                    pixels[:, : size[0] // 2] += 60 * (pose == "left")
-                    pixels[:, size[0] // 2 :] += 60 * (pose == "right")
-                    Image.fromarray(pixels.clip(0, 255).astype("uint8")).save(
-                        folder / "images" / name
-                    )
-                    names.append(name)
-    (folder / "files_list.csv").write_text("\n".join(["files", *names]) + "\n")
-    return names
-
-
-def small_parameters(source: str) -> dict[str, Any]:
-    """Parameters of a grid that takes seconds: two dense networks on little faces."""
-    return {
-        "seeds": [0],
-        "datasets": {
-            "faces": {
-                "source": source,
-                "size": [8, 8],
-                "read": {"parts": ["userid", "pose", "expression", "eyes"], "mode": "L"},
-                "heads": {"pose": {"part": "pose"}, "eyes": {"part": "eyes"}},
-                "group": {"sitting": ["userid", "pose", "eyes"], "person": ["userid"]},
-                "split": {"by": "sitting", "seed": 0, "test": 0.25, "validation": 0.15},
-                "augment": {
-                    "copies": 2,
-                    "rotate": 5,
-                    "flip": {"swap": {"pose": ["left", "right"]}},
-                },
-            }
-        },
-        "defaults": {
-            "epochs": 2,
-            "batch": 16,
-            "threads": 1,
-            "learning_rate": 0.01,
-            "schedule": "constant",
-            "class_weights": "none",
-            "network": {"trunk": [{"flatten": True}, {"dense": 8}], "heads": {"each": []}},
-        },
-        "experiments": {
-            "plain": {"dataset": "faces"},
-            "dropped": {
-                "dataset": "faces",
-                "network": {"trunk": [{"flatten": True}, {"dense": 8}, {"dropout": 0.2}]},
-            },
-        },
-        "comparisons": {
-            "dropout": {
-                "baseline": "plain",
-                "candidate": "dropped",
-                "head": "pose",
-                "metric": "accuracy",
-            }
-        },
-    }
-
-
-def new_data(folder: Path) -> dict[str, Any]:
-    """Two data sets nobody thought of: images named label_group_n.png, a CSV of two label columns.
-
-    Returns what params.yaml needs for them: datasets and experiments.
-    """
-    rng = np.random.default_rng(0)
-    (folder / "tiles").mkdir(parents=True)
-    for i in range(96):
-        label, group = ("plain", "striped", "dotted")[i % 3], i // 3 % 16
-        pixels = rng.integers(0, 60, (12, 12, 3))
-        pixels[:: {"striped": 2, "dotted": 3}.get(label, 99)] += 150
-        Image.fromarray(pixels.astype("uint8")).save(folder / f"tiles/{label}_g{group}_{i}.png")
-    rows = rng.normal(size=(80, 2)).round(3)
-    kinds = [f"{'big' if a > 0 else 'small'},{'dark' if b > 0 else 'light'}" for a, b in rows]
-    lines = [f"{a},{b},{kind}" for (a, b), kind in zip(rows, kinds, strict=True)]
-    (folder / "leaves.csv").write_text("\n".join(["a,b,kind,shade", *lines]) + "\n")
-    split = {"seed": 0, "test": 0.25, "validation": 0.2}
-    return {
-        "datasets": {
-            "tiles": {
-                "source": (folder / "tiles").as_uri(),
-                "size": [12, 12],
-                "read": {"parts": ["label", "group", "n"], "mode": "RGB"},
-                "heads": {"label": {"part": "label"}},
-                "group": {"group": ["group"]},
-                "split": split | {"by": "group"},
-                "augment": {"copies": 2, "rotate": 10},
-            },
-            "leaves": {
-                "source": (folder / "leaves.csv").as_uri(),
-                "size": None,
-                "read": {},
-                "heads": {"kind": {"column": "kind"}, "shade": {"column": "shade"}},
-                "group": {},
-                "split": split | {"by": "random"},
-                "augment": {},
-            },
-        },
-        "experiments": {
-            "tiles": {"dataset": "tiles", "epochs": 40},
-            "leaves": {"dataset": "leaves", "epochs": 30},
-        },
-    }
-
-
-class Project:
-    """A git and DVC repository of its own with the working tree's code and small parameters."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-        for name in filter(None, names.stdout.split("\0")):
-            if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        if (page := ROOT / ".dvc/plots/page.html").exists():
-            shutil.copy2(page, folder / ".dvc/plots/page.html")
-        draw_faces(folder.parent / "source")
-        self.parameters = small_parameters((folder.parent / "source").as_uri())
-        self.write()
-        for words in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -qm start"):
-            self.run("git", *words.split())
-
-    def write(self) -> None:
-        text = yaml.safe_dump(self.parameters, sort_keys=False)
-        (self.folder / "params.yaml").write_text(text)
-
-    def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": ""} | env,
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def ran(self, *targets: str) -> list[str]:
-        """The stages that `dvc repro` executes."""
-        said = self.run("dvc", "repro", *targets).stdout.splitlines()
-        return [line.split("'")[1] for line in said if line.startswith("Running stage '")]
 
 
 @pytest.fixture
@@ -268,7 +91,9 @@ def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     home = str(project.folder.parent / "home")
     for stage in ("train plain-0", "train dropped-0", "evaluate plain-0", "evaluate dropped-0",
                   "compare"):  # fmt: skip
-        project.run(sys.executable, "-m", *f"stages.{stage}".split(), **tracking(), HOME=home)
+        project.run(
+            sys.executable, "-m", *f"stages.{stage}".split(), **wandb_environment(), HOME=home
+        )
     return project
 
 
@@ -278,12 +103,3 @@ def tracked(_tracked: Project, tmp_path: Path) -> Project:
     project.folder = tmp_path / "project"
     shutil.copytree(_tracked.folder, project.folder, symlinks=True)
     return project
-
-
-KEY = "k" * 40
-
-
-def tracking(url: str = "", mode: str = "") -> dict[str, str]:
-    """An environment for W&B: offline, or online with the server at `url`."""
-    server = {"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY} if url else {}
-    return server | {"WANDB_MODE": mode or ("online" if url else "offline")}

@@ -1,0 +1,432 @@
+"""The schema of params.yaml: every knob that changes a result, checked before anything is used.
+
+A stage calls `get_params` for the keys it declares in dvc.yaml and sees nothing else.
+"""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from facet.errors import InputError
+from facet.names import PARAMS_FILE
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+Share = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Split(Strict):
+    """How items are dealt out; shares are of all items."""
+
+    by: str
+    seed: Seed | Annotated[list[Seed], Field(min_length=1)] = 0
+    test: Share = 0.25
+    validation: Share = 0.15
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> "Split":
+        if self.test + self.validation >= 1:
+            raise ValueError("test and validation together leave no items to train on")
+        if isinstance(self.seed, list) and len(set(self.seed)) < len(self.seed):
+            raise ValueError("holds the same seed twice")
+        return self
+
+
+class Head(Strict):
+    """Where a head's label comes from: a part of the file name, or a column (and bins of it)."""
+
+    part: str | None = None
+    column: str | None = None
+    bins: dict[str, tuple[float, float]] | None = None
+
+    @field_validator("bins", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        return (
+            {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Head":
+        if (self.part is None) == (self.column is None):
+            raise ValueError("needs either part or column")
+        if self.bins and self.column is None:
+            raise ValueError("bins go with a column")
+        return self
+
+
+class Operation(Strict):
+    """One Pillow operation, done before resizing."""
+
+    crop: tuple[int, int, int, int] | None = None
+    rotate: float | None = None
+    transpose: (
+        Literal[
+            "flip_left_right",
+            "flip_top_bottom",
+            "rotate_90",
+            "rotate_180",
+            "rotate_270",
+            "transpose",
+            "transverse",
+        ]
+        | None
+    ) = None
+    filter: Literal["blur", "contour", "detail", "edge_enhance", "sharpen", "smooth"] | None = None
+    spread: Annotated[int, Field(ge=1)] | None = None
+
+    @field_validator("crop", mode="before")
+    @classmethod
+    def _box(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one(self) -> "Operation":
+        if len(self.model_fields_set) != 1:
+            raise ValueError("holds exactly one of " + ", ".join(type(self).model_fields))
+        return self
+
+
+class Read(Strict):
+    """How raw items are understood: name parts, colour mode, operations, columns."""
+
+    parts: list[str] = []
+    optional_parts: list[str] = []
+    mode: Literal["L", "RGB"] = "L"
+    alpha: Literal["refuse", "black", "white", "drop"] = "refuse"
+    operations: list[Operation] = []
+    constants: dict[str, dict[str, str]] = {}
+    ignore: list[str] = []
+
+
+class Flip(Strict):
+    """Mirror left to right; `swap` names, head by head, the two classes that change places."""
+
+    probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    swap: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
+
+
+class Augment(Strict):
+    """Random changes of training images. `copies` counts the untouched one: 5 makes x5."""
+
+    copies: PositiveInt = 1
+    seed: Seed = 0
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0
+    translate: Share = 0
+    zoom: Share = 0
+    flip: Flip | None = None
+
+
+class Dataset(Strict):
+    source: str | Annotated[list[str], Field(min_length=1)]
+    size: tuple[PositiveInt, PositiveInt] | Literal["middle"] | None
+    read: Read
+    heads: Annotated[dict[str, Head], Field(min_length=1)]
+    group: dict[str, Annotated[list[str], Field(min_length=1)]]
+    split: Split
+    augment: Augment
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Dataset":
+        known = ["random", "own", *self.group]
+        if self.split.by not in known:
+            raise ValueError(f"split.by: {self.split.by} is none of {', '.join(known)}")
+        for head, spec in self.heads.items():
+            if spec.part is not None and spec.part not in self.read.parts:
+                raise ValueError(f"heads.{head}: {spec.part} is not among read.parts")
+        for head in self.augment.flip.swap if self.augment.flip else {}:
+            check_name(head, self.heads, "augment.flip.swap", "head")
+        return self
+
+
+class Layer(Strict):
+    """One layer of a network; exactly one of the kinds, and what goes with it."""
+
+    conv: PositiveInt | None = None
+    dense: PositiveInt | None = None
+    dropout: Share | None = None
+    flatten: Literal[True] | None = None
+    average: Literal[True] | None = None
+    kernel: PositiveInt = 3
+    pool: PositiveInt = 1
+    batchnorm: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Layer":
+        kinds = {"conv", "dense", "dropout", "flatten", "average"}
+        if len(kinds & self.model_fields_set) != 1:
+            raise ValueError("holds exactly one of " + ", ".join(sorted(kinds)))
+        extra = self.model_fields_set - kinds
+        if extra and self.conv is None and (self.dense is None or extra != {"batchnorm"}):
+            raise ValueError(f"{', '.join(sorted(extra))} goes with conv")
+        return self
+
+
+class Network(Strict):
+    """A shared trunk, then a branch for each head; `each` serves heads without one of their own."""
+
+    trunk: list[Layer]
+    heads: dict[str, list[Layer]] = {}
+
+
+class Experiment(Strict):
+    dataset: str
+    epochs: PositiveInt
+    batch: PositiveInt
+    threads: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "cosine"]
+    class_weights: Literal["none", "balanced"]
+    heads: Annotated[list[str], Field(min_length=1)] | None = None
+    augment: Augment | None = None
+    network: Network
+
+
+class Comparison(Strict):
+    baseline: str
+    candidate: str
+    head: str
+    metric: Literal["accuracy", "balanced_accuracy"]
+
+
+class Parameters(Strict):
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+    defaults: dict[str, Any]
+    experiments: Annotated[dict[str, Experiment], Field(min_length=1)]
+    comparisons: dict[str, Comparison]
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("holds the same seed twice")
+        return value
+
+    @field_validator("datasets", "experiments", "comparisons")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            # DVC joins matrix values with "-": a dash in a name would merge stages silently.
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name}: a name holds letters, digits and _ alone, no -")
+        return value
+
+    @model_validator(mode="after")
+    def _references(self) -> "Parameters":
+        for name, e in self.experiments.items():
+            at = f"experiments.{name}"
+            check_name(e.dataset, self.datasets, f"{at}.dataset", "data set")
+            heads = self.datasets[e.dataset].heads
+            for head in e.heads or []:
+                check_name(head, heads, f"{at}.heads", "head")
+            for head in set(e.network.heads) - {"each"}:
+                check_name(head, heads, f"{at}.network.heads", "head")
+            for head in e.augment.flip.swap if e.augment and e.augment.flip else {}:
+                check_name(head, heads, f"{at}.augment.flip.swap", "head")
+        for name, c in self.comparisons.items():
+            at = f"comparisons.{name}"
+            sides = [(k, getattr(c, k)) for k in ("baseline", "candidate")]
+            for side, experiment in sides:
+                check_name(experiment, self.experiments, f"{at}.{side}", "experiment")
+                e = self.experiments[experiment]
+                judged = e.heads or list(self.datasets[e.dataset].heads)
+                check_name(c.head, judged, f"{at}.head: {experiment}", "head")
+            if len({self.experiments[e].dataset for _, e in sides}) > 1:
+                raise ValueError(f"{at}: {c.baseline} and {c.candidate} are on two data sets")
+            if c.baseline == c.candidate:
+                raise ValueError(f"{at}: compares {c.baseline} with itself")
+        return self
+
+
+def check_name(name: str, known: Any, where: str, what: str) -> None:
+    """Raise a ValueError that names the nearest of `known` unless `name` is one of them."""
+    if name not in known:
+        raise ValueError(f"{where}: no {what} named {name}{suggest(name, known)}")
+
+
+def suggest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else f" ({', '.join(known)})"
+
+
+def merge(base: Any, change: Any) -> Any:
+    """`base` with `change` laid over it, mapping by mapping; lists are replaced whole."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    return {k: merge(base.get(k), v) if k in base else v for k, v in change.items()} | {
+        k: v for k, v in base.items() if k not in change
+    }
+
+
+class _OneOfEach(yaml.SafeLoader):
+    """YAML where a key given twice is an error and not the last one's win."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [k.value for k, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{key} stands twice", node.start_mark
+            )
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_OneOfEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_params(file: Path = PARAMS_FILE) -> dict[str, Any]:
+    """params.yaml as written, unchecked."""
+    try:
+        tree = yaml.load(file.read_text(encoding="utf-8"), _OneOfEach)
+    except FileNotFoundError:
+        raise InputError(f"{file}: not found; run from the project's root") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise InputError(f"{file}: not readable as YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{file}: holds no mapping of seeds, datasets, defaults, experiments")
+    return tree
+
+
+def check_params(tree: dict[str, Any]) -> Parameters:
+    """All of params.yaml, checked; experiments come with the defaults filled in.
+
+    Raises Refused, naming the first wrong key, what is wrong and the nearest valid key.
+    """
+    tree = dict(tree)
+    defaults, experiments = tree.get("defaults"), tree.get("experiments")
+    if isinstance(defaults, dict) and isinstance(experiments, dict):
+        for key in defaults:
+            if key not in Experiment.model_fields:
+                hint = suggest(key, Experiment.model_fields)
+                raise InputError(f"{PARAMS_FILE}: defaults.{key}: unknown key{hint}")
+        tree["experiments"] = {
+            k: merge(defaults, v) if isinstance(v, dict) else v for k, v in experiments.items()
+        }
+    try:
+        return Parameters.model_validate(tree)
+    except ValidationError as e:
+        raise InputError(f"{PARAMS_FILE}: {_in_words(e, tree)}") from None
+
+
+def _in_words(error: ValidationError, tree: Any) -> str:
+    """The first thing wrong, as `key: what is wrong`."""
+    # Of a union's several complaints the deepest is about what was meant.
+    errors = error.errors()
+    first = max(
+        (e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"])
+    )
+    models: list[Any] = [Parameters]
+    path: list[str] = []
+    for step in first["loc"]:
+        inside = (isinstance(tree, dict) and step in tree) or (
+            isinstance(tree, list) and isinstance(step, int) and step < len(tree)
+        )
+        if inside or (first["type"] == "missing" and step == first["loc"][-1]):
+            path.append(str(step))
+            tree = tree[step] if inside else None
+            if first["type"] != "extra_forbidden" or step != first["loc"][-1]:
+                models = [
+                    inner
+                    for m in models
+                    if step in m.model_fields
+                    for inner in _models(m.model_fields[str(step)].annotation)
+                ] or models
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key{suggest(path[-1], {f for m in models for f in m.model_fields})}"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message if message[1:2].isupper() else message[0].lower() + message[1:]
+    if first["type"] != "value_error":
+        message += f", got {first['input']!r}"
+    return f"{key}: {message}" if key else message
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models an annotation speaks of, through options, lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]
+
+
+def get_params(*keys: str) -> list[Any]:
+    """The values at dotted `keys`, after a check of the whole file.
+
+    `datasets.NAME[.KEY]` and `experiments.NAME` come as checked models (an experiment with the
+    defaults filled in, so a stage that asks for one declares `defaults` beside it).
+    """
+    # facet/review/trace.py compares them with what dvc.yaml declares
+    sys.audit("facet.ask", *keys)
+    checked = check_params(read_params())
+    found = []
+    for key in keys:
+        value: Any = checked
+        for step in key.split("."):
+            inside = value if isinstance(value, dict) else dict(value)
+            if step not in inside:
+                raise InputError(
+                    f"{PARAMS_FILE}: {key}: nothing of that name{suggest(step, inside)}"
+                )
+            value = inside[step]
+        found.append(value)
+    return found
+
+
+def raw_params(*keys: str) -> dict[str, Any]:
+    """The part of params.yaml at dotted `keys` as it is written, nested as it is there."""
+    sys.audit("facet.ask", *keys)
+    tree = read_params()
+    out: dict[str, Any] = {}
+    for key in keys:
+        source, target = tree, out
+        *above, last = key.split(".")
+        for step in above:
+            source, target = source[step], target.setdefault(step, {})
+        target[last] = source[last]
+    return out
+
+
+def experiment_config(declared: dict[str, Any], name: str) -> Experiment:
+    """Experiment `name` with the defaults filled in, from what `written` gave of the two."""
+    return Experiment.model_validate(merge(declared["defaults"], declared["experiments"][name]))
+
+
+def run_names(parameters: Parameters) -> list[str]:
+    """The names of all runs, EXPERIMENT-SEED, in the order of params.yaml."""
+    return [f"{e}-{s}" for e in parameters.experiments for s in parameters.seeds]
+
+
+def parse_run(run: str) -> tuple[str, int]:
+    """EXPERIMENT and SEED of a run's name."""
+    experiment, dash, seed = run.rpartition("-")
+    if not experiment or not dash or not seed.isdigit():
+        raise InputError(f"{run}: a run is named EXPERIMENT-SEED, like faces_deep-0")
+    return experiment, int(seed)

@@ -1,0 +1,1 @@
+"""Metrics, statistics, warnings, pictures and comparisons of runs."""

@@ -1,0 +1,167 @@
+"""Bring all runs together: a row for each, their curves, a verdict on each comparison."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facet.config import Comparison
+from facet.errors import InputError
+from facet.evaluation import statistics
+from facet.names import HEAD_METRICS, METRICS, RUN
+from facet.storage import atomic_write, load_pickle, md5, read_json
+
+
+def find_leftovers(runs: list[str]) -> list[Path]:
+    """What lies in the runs' folders and belongs to none of `runs`."""
+    folders = {Path(RUN.format("x")).parent: "", Path(METRICS.format("x")).parent: ".json"}
+    return [
+        p
+        for folder, ending in folders.items()
+        if folder.exists()
+        for p in sorted(folder.iterdir())
+        if p.name.removesuffix(ending) not in runs
+    ]
+
+
+def read_metrics(run: str) -> dict[str, Any]:
+    """A run's metrics, with the MD5 of their file under `md5`."""
+    path = Path(METRICS.format(run))
+    return {**read_json(path), "run": run, "md5": md5(path)}
+
+
+def metric_rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each run and head, for metrics/runs.csv."""
+    out = []
+    for m in metrics:
+        for head, h in m["heads"].items():
+            low, high = h["ci95"] or (None, None)
+            balanced_low, balanced_high = h["balanced_ci95"] or (None, None)
+            out.append(
+                {
+                    "run": m["run"],
+                    "dataset": m["dataset"],
+                    "experiment": m["experiment"],
+                    "seed": m["seed"],
+                    "head": head,
+                    **{k: h[k] for k in HEAD_METRICS},
+                    "ci95_low": low,
+                    "ci95_high": high,
+                    "balanced_ci95_low": balanced_low,
+                    "balanced_ci95_high": balanced_high,
+                    "verdict": h["verdict"],
+                    "n_test": m["n_test"],
+                    "parameters": m["parameters"],
+                    "epochs": m["epochs"],
+                    "warnings": len(m["warnings"]),
+                    "wandb_id": m["wandb"]["id"],
+                    "md5": m["md5"],
+                }
+            )
+    return out
+
+
+def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """A run's history, one value a row, for metrics/curves.csv."""
+    out = []
+    for row in history:
+        for name, value in row.items():
+            if name in ("epoch", "learning_rate"):
+                continue
+            part = "validation" if name.startswith("val_") else "training"
+            name = name.removeprefix("val_")
+            head = "" if name == "loss" else name.removesuffix("_accuracy")
+            out.append(
+                {
+                    "dataset": m["dataset"],
+                    "experiment": m["experiment"],
+                    "seed": m["seed"],
+                    "panel": f"{m['dataset']}: {head or 'loss'}",
+                    "part": part,
+                    "head": head,
+                    "metric": "accuracy" if head else "loss",
+                    "epoch": int(float(row["epoch"])),
+                    "value": value,
+                }
+            )
+    return out
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with atomic_write(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
+
+
+def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
+    """What a run said of a head: true and predicted labels, names and groups of test items."""
+    p = load_pickle(Path(RUN.format(run)) / "predictions.pkl")
+    return {
+        "predicted": p[f"{head}_test"].argmax(1),
+        "true": p[f"{head}_truth"],
+        "names": p["names_test"],
+        "groups": p["groups_test"],
+    }
+
+
+def compare_experiments(
+    c: Comparison, name: str, seeds: list[int], metrics: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """One comparison over all seeds, pairing runs by seed and by test item."""
+    pairs = {s: (f"{c.baseline}-{s}", f"{c.candidate}-{s}") for s in seeds}
+    first = [metrics[run] for run in pairs[seeds[0]]]
+    out = {
+        "baseline": c.baseline,
+        "candidate": c.candidate,
+        "head": c.head,
+        "metric": c.metric,
+        "seeds": seeds,
+        "cost": {k: first[1][k] / first[0][k] for k in ("parameters", "multiply_adds")},
+    }
+    if any(
+        metrics[r]["heads"][c.head]["verdict"] == "not applicable"
+        for pair in pairs.values()
+        for r in pair
+    ):
+        empty = dict.fromkeys(
+            ("baseline_mean", "candidate_mean", "difference", "ci95", "p_value", "seeds_needed")
+        )
+        return (
+            out
+            | empty
+            | {
+                "verdict": "no difference shown",
+                "covers": f"nothing: {c.head} is not applicable on this split",
+            }
+        )
+    said = {s: [read_predictions(r, c.head) for r in pair] for s, pair in pairs.items()}
+    for s, (a, b) in said.items():
+        if not np.array_equal(a["names"], b["names"]):
+            raise InputError(
+                f"comparisons.{name}: {pairs[s][0]} and {pairs[s][1]} were tested on "
+                "different items; run `dvc repro`"
+            )
+    n_train = first[0]["n_train"]
+    found = statistics.compare_runs(
+        [a["predicted"] for a, _ in said.values()],
+        [b["predicted"] for _, b in said.values()],
+        [a["true"] for a, _ in said.values()],
+        [a["groups"] for a, _ in said.values()],
+        c.metric,
+        n_train,
+    )
+    return out | {
+        "baseline_mean": found.baseline_mean,
+        "candidate_mean": found.candidate_mean,
+        "difference": found.difference,
+        "ci95": found.ci95,
+        "p_value": found.p_value,
+        "verdict": found.verdict,
+        "seeds_needed": found.seeds_needed,
+        "covers": found.covers,
+        "differences": found.per_seed,
+    }

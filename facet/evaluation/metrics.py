@@ -1,0 +1,120 @@
+"""Judge a run on its test split: metrics with chance beside them, and warnings."""
+
+from typing import Any
+
+import numpy as np
+
+from facet.evaluation import statistics
+from facet.evaluation.leakage import find_leakage
+
+
+def compute_head_metrics(
+    y: np.ndarray,
+    predicted: np.ndarray,
+    classes: list[str],
+    groups: np.ndarray,
+    trained: np.ndarray,
+) -> dict[str, Any]:
+    """A head's figures on the test part, fractions 0-1, in the form design and README describe.
+
+    `y`, `predicted` (n,) int64; `groups` (n,) strings; `trained` the labels trained on. A head of
+    which no test class was trained on is `not applicable`, its figures None.
+    """
+    keys = (
+        "accuracy",
+        "ci95",
+        "balanced_accuracy",
+        "balanced_ci95",
+        "chance",
+        "balanced_chance",
+        "correct",
+        "wrong",
+        "confusion",
+    )
+    if not np.isin(y, trained).any():
+        return {"classes": classes} | dict.fromkeys(keys) | {"verdict": "not applicable"}
+    correct = int((y == predicted).sum())
+    balanced, balanced_ci = statistics.balanced_accuracy(y, predicted, len(classes), groups)
+    confusion = np.zeros((len(classes), len(classes)), int)
+    np.add.at(confusion, (y, predicted), 1)
+    return {
+        "classes": classes,
+        "accuracy": correct / len(y),
+        "ci95": list(statistics.wilson_interval(correct, len(y))),
+        "balanced_accuracy": balanced,
+        "balanced_ci95": None if balanced_ci is None else list(balanced_ci),
+        "chance": float(np.bincount(y).max() / len(y)),
+        "balanced_chance": 1 / len(classes),
+        "correct": correct,
+        "wrong": len(y) - correct,
+        "confusion": confusion.tolist(),
+        "verdict": statistics.judge_against_chance(y, predicted, len(classes), groups),
+    }
+
+
+def find_warnings(
+    head: str,
+    m: dict[str, Any],
+    y: np.ndarray,
+    predicted: np.ndarray,
+    trained: np.ndarray,
+    train_correct: int,
+) -> list[str]:
+    """What is suspicious about a head's figures, each as `name: words`."""
+    if m["verdict"] == "not applicable":
+        return [f"not_applicable: {head}: no class of the test part was trained on"]
+    classes, found = m["classes"], []
+    if m["verdict"] == "below chance":
+        found.append(
+            f"below_chance: {head}: balanced accuracy {m['balanced_accuracy']:.2f} is below "
+            f"{m['balanced_chance']:.2f}; look for test items whose twins were trained on with "
+            "another label"
+        )
+    if statistics.exceeds_training(train_correct, len(trained), m["correct"], len(y)):
+        found.append(
+            f"test_above_training: {head}: {m['accuracy']:.2f} of test items right, "
+            f"{train_correct / len(trained):.2f} of training items"
+        )
+    for part, labels in (("training", trained), ("test", y)):
+        if absent := sorted(set(range(len(classes))) - set(labels.tolist())):
+            found.append(
+                f"absent_class: {head}: no {', '.join(classes[i] for i in absent[:5])} "
+                f"in the {part} part"
+            )
+    share = np.bincount(predicted).max() / len(predicted)
+    if share >= 0.98:
+        answer = classes[int(np.bincount(predicted).argmax())]
+        found.append(
+            f"majority_class: {head}: answers {answer} to {share:.0%} of items; accuracy "
+            f"{m['accuracy']:.2f} is little but that class's share"
+        )
+    return found
+
+
+def evaluate_run(
+    content: dict[str, Any], predictions: dict[str, Any], about: dict[str, Any]
+) -> dict[str, Any]:
+    """A run's metrics, all but its name, in the form design and README describe."""
+    heads, warnings = {}, find_leakage(content)
+    originals = content["copy_train"] == 0
+    for head, classes in about["heads"].items():
+        y, trained = content[f"y_test_{head}"], content[f"y_train_{head}"][originals]
+        predicted = predictions[f"{head}_test"].argmax(1)
+        right = int((predictions[f"{head}_train"].argmax(1) == trained).sum())
+        heads[head] = compute_head_metrics(y, predicted, classes, content["groups_test"], trained)
+        warnings += find_warnings(head, heads[head], y, predicted, trained, right)
+    return {
+        "experiment": about["experiment"],
+        "dataset": about["dataset"],
+        "seed": about["seed"],
+        "split": about["split"],
+        "n_train": int(originals.sum()),
+        "n_validation": len(content["X_validation"]),
+        "n_test": len(content["X_test"]),
+        "epochs": about["epochs"],
+        "parameters": about["parameters"],
+        "multiply_adds": about["multiply_adds"],
+        "warnings": warnings,
+        "wandb": about["wandb"],
+        "heads": heads,
+    }

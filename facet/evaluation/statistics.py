@@ -1,0 +1,513 @@
+"""Intervals, verdicts against chance and paired comparisons, each with its uncertainty.
+
+Pure functions of arrays. Shares and differences are fractions (0-1, -1-1), intervals are 95 %,
+verdicts two-sided at 5 % unless said otherwise. Items of one group (a sitting, a person, a
+sample) are not independent of each other; items that belong to no group need a name each.
+Malformed input raises ValueError.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Strings = NDArray[np.str_]
+Metric = Literal["accuracy", "balanced_accuracy"]
+Verdict = Literal["better", "worse", "no difference shown"]
+LEVEL = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000
+PERMUTATIONS = 999
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; fractions, differences candidate minus baseline.
+
+    `per_seed` has one difference for each seed. With one seed, or too few groups to say
+    anything, `ci95`, `p_value` and `seeds_needed` are None.
+    """
+
+    difference: float
+    baseline_mean: float
+    candidate_mean: float
+    ci95: tuple[float, float] | None
+    p_value: float | None
+    verdict: Verdict
+    seeds_needed: int | None
+    covers: str
+    per_seed: list[float]
+
+
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % interval for an accuracy of `correct` out of `n` independent items (Wilson 1927)."""
+    _counts(correct, n)
+    z = float(_t(LEVEL, np.inf))
+    share, extra = correct / n, z**2 / n
+    half = z * math.sqrt(share * (1 - share) / n + extra / n / 4)
+    low, high = ((share + extra / 2 + side * half) / (1 + extra) for side in (-1, 1))
+    return (0.0 if correct == 0 else low), (1.0 if correct == n else high)
+
+
+def balanced_accuracy(
+    true: Ints, predicted: Ints, classes: int, groups: Strings
+) -> tuple[float, list[float] | None]:
+    """Balanced accuracy, and its 95 % interval [low, high] for items that come in groups.
+
+    `true`, `predicted`: int64 (n,), class indices below `classes`; `groups`: str (n,). Balanced
+    accuracy is the mean recall over the classes present in `true`. The interval is None where
+    all items are of one group, which says nothing of others.
+
+    The variance is that of the linearised statistic over groups (Binder 1983), with the
+    small-sample corrections of Bell & McCaffrey (2002). All right or all wrong, or nearly, that
+    variance is near 0 by luck; so it is never taken below, and the interval is centred on, the
+    adjusted shares of Price & Bonett (2004), which are Agresti & Coull's (1998) for one class,
+    times the design effect (Kish 1965).
+    """
+    _labels(true, predicted, classes, groups)
+    right = (true == predicted).astype(np.float64)
+    cells = _cells(true, groups)
+    mean, parts = _linear(right, cells)
+    value = float(mean)
+    if parts.size < 2:
+        return value, None
+    variance, effect, freedom = _item_variance(right, parts, cells)
+    extra = 2 / cells.members.size
+    share = (_total(right, cells.item_class) + extra) / (cells.members + 2 * extra)
+    least = (share * (1 - share) / (cells.members + 2 * extra - 1)).mean() / share.size
+    half = _t(LEVEL, freedom) * np.sqrt(np.maximum(variance, effect * least))
+    low, high = share.mean() - half, share.mean() + half
+    return value, [float(max(0, min(low, value))), float(min(1, max(high, value)))]
+
+
+def judge_against_chance(
+    true: Ints, predicted: Ints, classes: int, groups: Strings
+) -> Literal["above chance", "at chance", "below chance"]:
+    """Is balanced accuracy other than what predictions independent of the labels would get?
+
+    Arrays as for `balanced`. With every class in the test part that chance is 1 / `classes`,
+    whatever the predictor's habits; always naming the commonest class is exactly at chance.
+    Two-sided at 5 %; all items of one group: always at chance.
+
+    The test is made under independence, not from the interval, whose level fails where a class
+    has two items: predictions are permuted over items (seed fixed). Where labels and predictions
+    both run in groups, permuting items would exaggerate, so the distance from chance is first
+    divided by the root of the design effect,
+    1 + (pairs in the same group) x (covariance of their labels) x (that of their predictions)
+    (Rao & Scott 1984; Kish 1965), never below 1, and by t's excess over the normal at the
+    effective number of groups.
+    """
+    _labels(true, predicted, classes, groups)
+    present, label = np.unique(true, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group).astype(np.float64)
+    if sizes.size < 2:
+        return "at chance"
+    members, named = np.bincount(label), np.bincount(predicted, minlength=classes)
+    weight = 1 / (members * present.size)
+    chance = float(named[present].sum() / true.size / present.size)
+    value = float(weight[label[true == predicted]].sum())
+
+    def products(values: Ints) -> tuple[Floats, Floats]:
+        """Sums of products of the centred class indicators: over items, over group totals."""
+        centred = (values == present[:, None]) - (values == present[:, None]).mean(1)[:, None]
+        totals = _total(centred, group)
+        return centred @ centred.T, totals @ totals.T
+
+    (labels, label_totals), (answers, answer_totals) = products(true), products(predicted)
+    alone = float(weight @ (labels * answers) @ weight) / true.size
+    pairs = float((sizes * (sizes - 1)).sum())
+    joint = float(weight @ ((label_totals - labels) * (answer_totals - answers)) @ weight)
+    effect = max(1.0, 1 + joint / pairs / alone) if pairs and alone else 1.0
+    freedom = max(1.0, true.size**2 / (sizes**2).sum() - 1)
+    excess = _t(LEVEL, freedom) / _t(LEVEL, np.inf)
+    distance = (value - chance) / (math.sqrt(effect) * excess)
+
+    narrow = np.min_scalar_type(classes)
+    permuted = np.tile(predicted.astype(narrow), (PERMUTATIONS, 1))
+    np.random.default_rng(0).permuted(permuted, axis=1, out=permuted)
+    drawn = (permuted == true.astype(narrow)) @ weight[label] - chance
+    tail = LEVEL / 2 * (PERMUTATIONS + 1) - 1
+    if (drawn >= distance - 1e-12).sum() <= tail:
+        return "above chance"
+    return "below chance" if (drawn <= distance + 1e-12).sum() <= tail else "at chance"
+
+
+def exceeds_training(train_correct: int, n_train: int, test_correct: int, n_test: int) -> bool:
+    """Is the test accuracy above the training accuracy by more than luck (one-sided, 1 %)?
+
+    A sign of a leak, or of parts that differ. Fisher's exact test (1935), items independent.
+    """
+    _counts(train_correct, n_train)
+    _counts(test_correct, n_test)
+    if test_correct * n_train <= train_correct * n_test:
+        return False
+    from scipy import stats  # not above: takes 1.5 s, and few runs come here
+
+    correct, n = train_correct + test_correct, n_train + n_test
+    return bool(stats.hypergeom.sf(test_correct - 1, n, correct, n_test) < 0.01)
+
+
+def compare_runs(
+    baseline: Sequence[Ints],
+    candidate: Sequence[Ints],
+    true: Sequence[Ints],
+    groups: Sequence[Strings],
+    metric: Metric,
+    n_train: int,
+) -> Comparison:
+    """Did the candidate do better than the baseline, over paired seeds?
+
+    One array for each seed: int64 (n,) class indices of that seed's test items, and str (n,)
+    `groups`; the two runs of a pair have the same items in the same order. `n_train`: items in
+    a training part. A verdict, `p_value` < 0.05 and an interval without 0 go together.
+
+    All seeds with the same test items (one split): seeds and items are crossed. The variance of
+    the mean difference is that over seeds, plus that over groups of test items, less the
+    interaction of the two, which both contain (Cornfield & Tukey 1956; Brennan 2001). Over
+    groups it is linearised and corrected for small samples (Binder 1983; Bell & McCaffrey
+    2002). Each part has its own t quantile, half^2 = sum of t^2 V (Banerjee 1961), because one
+    t with Satterthwaite's (1946) degrees of freedom errs up to 8 % of the time with 3 seeds and
+    12 % with 2. Half is no less than the items alone give, with two more disagreements among
+    the classes (Bonett & Price 2012): equal predictions do not prove equal networks.
+
+    Otherwise pairs are compared by seed alone: the corrected resampled t-test of Nadeau &
+    Bengio (2003), variance x (1/S + n_test/n_train), S - 1 degrees of freedom, the variance no
+    less than the test items of a single split give.
+
+    `seeds_needed`: the least number of seeds, up to 1000, that has 80 % power to show the
+    difference seen, were it and the variances the true ones. More seeds lessen neither the luck
+    of the items in one split nor that of overlapping training parts: None where no number
+    suffices, where the difference is 0, and with one seed.
+    """
+    _pairs(baseline, candidate, true, groups, metric, n_train)
+    strata = [t if metric == "balanced_accuracy" else np.zeros_like(t) for t in true]
+    cells = [_cells(s, g) for s, g in zip(strata, groups, strict=True)]
+    answers = zip(baseline, candidate, true, strict=True)
+    right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in answers]
+    means = np.stack([_linear(r, c)[0] for r, c in zip(right, cells, strict=True)])
+    items = [r[1] - r[0] for r in right]
+    luck, covers = _variance(items, true, groups, cells, n_train)
+
+    per_seed = means[:, 1] - means[:, 0]
+    difference = float(per_seed.mean())
+    found = Comparison(
+        difference=difference,
+        baseline_mean=float(means[:, 0].mean()),
+        candidate_mean=float(means[:, 1].mean()),
+        ci95=None,
+        p_value=None,
+        verdict="no difference shown",
+        seeds_needed=None,
+        covers=covers,
+        per_seed=per_seed.tolist(),
+    )
+    if luck is None:
+        return found
+    half = float(luck.half(LEVEL))
+    shown: Verdict = (
+        "better" if difference > half else "worse" if difference < -half else "no difference shown"
+    )
+    return replace(
+        found,
+        ci95=(max(-1.0, difference - half), min(1.0, difference + half)),
+        p_value=_p_value(luck, abs(difference)),
+        verdict=shown,
+        seeds_needed=_seeds_needed(luck, abs(difference)),
+    )
+
+
+class _Crossed(NamedTuple):
+    """Variances of the mean difference over seeds crossed with items; all of one shape.
+
+    `seed` and `item` both contain `both`, the interaction; `least` is the smallest variance
+    that items may have; `freedom` is that of `item`, `seeds` - 1 that of `seed`.
+    """
+
+    seed: Floats
+    item: Floats
+    both: Floats
+    least: Floats
+    freedom: Floats
+    seeds: int
+
+    def half(self, level: float) -> Floats:
+        """Half the width of the interval at `level`."""
+        seed = _t(level, self.seeds - 1) ** 2
+        item = _t(level, self.freedom) ** 2
+        rest = self.item - self.both  # where negative by luck, it takes off no more than it can
+        total = seed * self.seed + np.where(rest < 0, np.minimum(seed, item), item) * rest
+        return np.asarray(np.sqrt(np.maximum(total, item * (self.item + self.least))))
+
+    def error(self) -> tuple[Floats, Floats]:
+        """Variance of the mean difference, and its degrees of freedom (Satterthwaite 1946)."""
+        rest = self.item - self.both
+        variance = np.maximum(self.seed + rest, self.item + self.least)
+        parts = self.seed**2 / (self.seeds - 1) + rest**2 / self.freedom
+        return variance, variance**2 / np.maximum(parts, 1e-300)
+
+    def at(self, seeds: int) -> "_Crossed":
+        """The same with another number of seeds."""
+        both = self.both * self.seeds / seeds
+        item = np.maximum(self.item - self.both, 0) + both
+        now = np.maximum(self.item, self.both)
+        least = self.least * (item / now if now > 0 else 1)
+        seed = np.maximum(self.seed, self.both) * self.seeds / seeds
+        return _Crossed(seed, item, both, least, self.freedom, seeds)
+
+
+class _Splits(NamedTuple):
+    """Variance of one seed's difference, where each seed has its own split.
+
+    `variance` is that over seeds, with `seeds` - 1 degrees of freedom; `item` what the test
+    items of a single split give, with `freedom`; `ratio` is n_test / n_train.
+    """
+
+    variance: float
+    item: float
+    freedom: float
+    ratio: float
+    seeds: int
+
+    def half(self, level: float) -> Floats:
+        """Half the width of the interval at `level`."""
+        seed = _t(level, self.seeds - 1) ** 2 * self.variance * (1 / self.seeds + self.ratio)
+        item = _t(level, self.freedom) ** 2 * self.item / self.seeds
+        return np.asarray(np.sqrt(np.maximum(seed, item)))
+
+    def error(self) -> tuple[Floats, Floats]:
+        """Variance of the mean difference, and its degrees of freedom."""
+        seed = self.variance * (1 / self.seeds + self.ratio)
+        return np.maximum(seed, self.item / self.seeds), np.asarray(self.seeds - 1)
+
+    def at(self, seeds: int) -> "_Splits":
+        """The same with another number of seeds."""
+        return self._replace(seeds=seeds)
+
+
+def _variance(
+    items: list[Floats],
+    true: Sequence[Ints],
+    groups: Sequence[Strings],
+    cells: "list[_Cells]",
+    n_train: int,
+) -> tuple[_Crossed | _Splits | None, str]:
+    """What varies in the differences `items`, [seed] (n,), if that can be said; and in words."""
+    seeds = len(items)
+    what = "items" if all(c.groups == c.item_cell.size for c in cells) else "groups of items"
+    if seeds == 1:
+        return None, "nothing: one seed does not show the luck of training"
+    same = zip(true, groups, strict=True)
+    if all(np.array_equal(true[0], t) and np.array_equal(groups[0], g) for t, g in same):
+        if cells[0].groups == 1:
+            return None, "nothing: the test part is a single group, which says nothing of others"
+        covers = f"the luck of training (seeds) and of which {what} are in the test part; one split"
+        return _crossed(np.stack(items), cells[0]), covers
+    means = np.array([_linear(d, c)[0] for d, c in zip(items, cells, strict=True)])
+    variance, item, freedom = float(means.var(ddof=1)), 0.0, 1.0
+    if all(c.groups > 1 for c in cells):
+        alone = [_crossed(d[None], c) for d, c in zip(items, cells, strict=True)]
+        item = float(np.mean([one.item + one.least for one in alone]))
+        freedom = float(np.sum([one.freedom for one in alone]))
+    if max(variance, item) == 0:
+        return None, "nothing: single groups as test parts, and no difference between them"
+    covers = f"the luck of training (seeds), of the split and of which {what} are in the test part"
+    ratio = float(np.mean([d.size for d in items])) / n_train
+    return _Splits(variance, item, freedom, ratio, seeds), f"{covers}; several splits"
+
+
+def _crossed(items: Floats, cells: "_Cells") -> _Crossed:
+    """Variances of the differences `items` (..., seeds, n), each -1, 0 or 1; all of shape (...).
+
+    With one seed, `seed` and `both` are 0.
+    """
+    seeds = items.shape[-2]
+    means, parts = _linear(items, cells)
+    both = (parts - parts.mean(-2, keepdims=True)) ** 2
+    mean = items.mean(-2)
+    item, _, freedom = _item_variance(mean, parts.mean(-2), cells)
+    # Two disagreements of the usual size in a cell; of one item, where none was seen.
+    size = np.abs(_total(mean, cells.item_cell))
+    count = _total((size > 1e-12).astype(np.float64), cells.cell_class)
+    usual = _total(size, cells.cell_class) / np.maximum(count, 1)
+    usual = np.where(count, usual, 1) / cells.members / cells.members.size
+    return _Crossed(
+        seed=means.var(-1) / max(seeds - 1, 1),
+        item=item,
+        both=both.sum((-2, -1)) / (seeds * max(seeds - 1, 1)),
+        least=2 * (usual**2).mean(-1),
+        freedom=freedom,
+        seeds=seeds,
+    )
+
+
+def _t(level: float, freedom: Floats | float) -> Floats:
+    """Student's t that is exceeded, in either direction, with probability `level`."""
+    return np.asarray(-special.stdtrit(freedom, level / 2))
+
+
+def _p_value(luck: _Crossed | _Splits, distance: float) -> float:
+    """The level at which the interval just reaches 0; no less than 1e-15."""
+
+    def beyond(exponent: float) -> float:
+        return float(luck.half(10**exponent)) - distance
+
+    if distance == 0:
+        return 1.0
+    from scipy import optimize  # not above: see `suspicious`
+
+    return 1e-15 if beyond(-15) < 0 else float(10 ** optimize.brentq(beyond, -15, 0))
+
+
+def _seeds_needed(luck: _Crossed | _Splits, distance: float) -> int | None:
+    """The least number of seeds with 80 % power (noncentral t), as `compare` says."""
+
+    from scipy import stats  # not above: see `suspicious`
+
+    def enough(seeds: int) -> bool:
+        planned = luck.at(seeds)
+        variance, freedom = planned.error()
+        far, shown = distance / np.sqrt(variance), planned.half(LEVEL) / np.sqrt(variance)
+        return bool(stats.nct.sf(shown, freedom, np.minimum(far, 40)) >= POWER)
+
+    if distance == 0:
+        return None
+    numbers = range(2, MOST_SEEDS + 1)
+    found = bisect_left(numbers, True, key=enough)
+    return numbers[found] if found < len(numbers) else None
+
+
+class _Cells(NamedTuple):
+    """Test items in cells: those of one class and one group.
+
+    `item_class`, `item_cell`: (n,) indices; `cell_class`, `cell_group`, `size`: (cells,);
+    `members`: (classes,) items of each class; `alone`: (cells,) is it its whole class?
+    `leverage`: (cells,) its share in the mean that it is compared with.
+    """
+
+    item_class: Ints
+    item_cell: Ints
+    cell_class: Ints
+    cell_group: Ints
+    size: Ints
+    members: Ints
+    alone: NDArray[np.bool_]
+    leverage: Floats
+    groups: int
+
+
+def _cells(classes: Ints, groups: Strings) -> _Cells:
+    """Sort items by class and group, int64 (n,) and str (n,)."""
+    names, kind = np.unique(classes, return_inverse=True)
+    teams, team = np.unique(groups, return_inverse=True)
+    cell, index, size = np.unique(team * names.size + kind, return_inverse=True, return_counts=True)
+    members = np.bincount(kind)
+    cell_class = cell % names.size
+    alone = size == members[cell_class]
+    leverage = np.where(alone, 1 / names.size, size / members[cell_class])
+    group = cell // names.size
+    return _Cells(kind, index, cell_class, group, size, members, alone, leverage, teams.size)
+
+
+def _linear(values: Floats, cells: _Cells) -> tuple[Floats, Floats]:
+    """Mean over classes of the class means of `values` (..., n), and each group's part in it.
+
+    The mean is (...), the parts (..., groups); the sum of their squares is the variance of the
+    mean: Binder's (1983) linearisation, each cell's deviation from its class mean over the root
+    of 1 - leverage (CR2, Bell & McCaffrey 2002). A class found in one group only is compared
+    with the mean of all classes instead (Lumley's `adjust` for lonely sampling units). With one
+    group there is no telling: all parts are 0.
+    """
+    sums = _total(values, cells.item_cell)
+    means = _total(values, cells.item_class) / cells.members
+    mean = means.mean(-1)
+    centre = np.where(cells.alone, mean[..., None], means[..., cells.cell_class])
+    weight = cells.members[cells.cell_class] * cells.members.size
+    scale = weight * np.sqrt(np.where(cells.leverage < 1, 1 - cells.leverage, np.inf))
+    return mean, _total((sums - cells.size * centre) / scale, cells.cell_group)
+
+
+def _item_variance(values: Floats, parts: Floats, cells: _Cells) -> tuple[Floats, Floats, Floats]:
+    """Variance of the mean of `values` (..., n), its design effect and degrees of freedom.
+
+    `parts` as `_linear` gives them; all results (...). The design effect (Kish 1965), at least
+    1, is the variance over that of independent items.
+    """
+    variance = (parts**2).sum(-1)
+    means = _total(values, cells.item_class) / cells.members
+    squares = _total((values - means[..., cells.item_class]) ** 2, cells.item_class)
+    free = cells.members * np.maximum(cells.members - 1, 1)
+    alone = (squares / free).mean(-1) / cells.members.size
+    effect = np.maximum(np.where(alone > 1e-15, variance / np.maximum(alone, 1e-15), 1), 1)
+    usual = float((cells.size**2).sum() / cells.size.sum())
+    likeness = np.clip((effect - 1) / (usual - 1), 0, 1) if usual > 1 else np.zeros_like(effect)
+    grid = np.linspace(0, 1, 9 if usual > 1 else 1)
+    freedom = np.interp(likeness, grid, [_degrees_of_freedom(cells, rho) for rho in grid])
+    return variance, effect, np.asarray(freedom)
+
+
+def _degrees_of_freedom(cells: _Cells, likeness: float) -> float:
+    """Degrees of freedom of `_linear`'s variance (Bell & McCaffrey 2002).
+
+    `likeness`: intraclass correlation of a cell's items (Imbens & Kolesar 2016). With A a cell's
+    part in the variance and B its root times leverage, tr(M)^2 / tr(M^2) for M = A - B B'.
+    """
+    classes, groups = cells.members.size, cells.groups
+    variance = cells.size * (1 + (cells.size - 1) * likeness)
+    scale = (cells.members[cells.cell_class] * classes) ** 2
+    part = variance / scale / np.maximum(1 - cells.leverage, 1e-12)
+    root = np.zeros((groups, classes + 1))
+    column = np.where(cells.alone, classes, cells.cell_class)
+    np.add.at(root, (cells.cell_group, column), np.sqrt(part * cells.leverage))
+    own, off = _total(part, cells.cell_group), (root**2).sum(1)
+    square = (own**2).sum() - 2 * (own * off).sum() + ((root.T @ root) ** 2).sum()
+    return max(1.0, float((own.sum() - off.sum()) ** 2 / square)) if square > 0 else 1.0
+
+
+def _total(values: NDArray[Any], labels: Ints) -> Floats:
+    """Sums of `values` (..., n) by `labels` (n,), each of 0, 1, ... being there: (..., labels)."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    if starts.size == order.size:  # nothing to add up
+        return np.asarray(values[..., order], dtype=np.float64)
+    return np.asarray(np.add.reduceat(values[..., order], starts, axis=-1), dtype=np.float64)
+
+
+def _counts(correct: int, n: int) -> None:
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"{correct} correct of {n}: give 0 <= correct <= n and n >= 1")
+
+
+def _labels(true: Ints, predicted: Ints, classes: int, groups: Strings) -> None:
+    if true.ndim != 1 or not true.size or {predicted.shape, groups.shape} != {true.shape}:
+        raise ValueError("labels, predictions and groups: give one of each for at least one item")
+    for labels in (true, predicted):
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"labels and predictions must be from 0 to {classes - 1}")
+
+
+def _pairs(
+    baseline: Sequence[Ints],
+    candidate: Sequence[Ints],
+    true: Sequence[Ints],
+    groups: Sequence[Strings],
+    metric: str,
+    n_train: int,
+) -> None:
+    seeds = len(true)
+    if not seeds or {len(baseline), len(candidate), len(groups)} != {seeds}:
+        raise ValueError("baseline, candidate, labels and groups: give one of each for each seed")
+    for one in zip(baseline, candidate, true, groups, strict=True):
+        if len({array.shape for array in one}) > 1 or one[0].ndim != 1 or not one[0].size:
+            raise ValueError("the runs of a pair must have the same test items, at least one")
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric {metric!r}: give one of {', '.join(get_args(Metric))}")
+    if n_train < 1:
+        raise ValueError(f"n_train {n_train}: give at least 1")

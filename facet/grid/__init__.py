@@ -1,0 +1,1 @@
+"""The grid runner: all runs on all cores."""

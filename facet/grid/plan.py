@@ -1,0 +1,30 @@
+"""Which targets of the grid are to be made, and in which order."""
+
+from facet.config import Parameters, parse_run
+
+
+def target_chain(parameters: Parameters, run: str) -> dict[str, list[str]]:
+    """The targets that make a run, in order, each with the stages it is made of."""
+    experiment, _ = parse_run(run)
+    data = parameters.experiments[experiment].dataset
+    return {
+        f"normalise@{data}": [f"{s}@{data}" for s in ("download", "pickle", "normalise")],
+        f"augment@{experiment}": [f"augment@{experiment}"],
+        f"evaluate@{run}": [f"train@{run}", f"evaluate@{run}"],
+    }
+
+
+def plan_targets(
+    parameters: Parameters, wanted: list[str], changed: set[str]
+) -> dict[str, tuple[list[str], list[str]]]:
+    """Targets that are not up to date, each with the targets it waits for and all its stages."""
+    plan: dict[str, tuple[list[str], list[str]]] = {}
+    for run in wanted:
+        waits: list[str] = []
+        before: list[str] = []
+        for target, stages in target_chain(parameters, run).items():
+            before = [*before, *stages]
+            if waits or changed.intersection(stages):
+                plan[target] = (waits, before)
+                waits = [target]
+    return plan

@@ -1,0 +1,52 @@
+"""A worker's git worktree, equal to the working tree."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+WORKERS = Path(".workers")
+# What a run leaves outside DVC's outputs.
+SHARED_FOLDERS = (".ckpt", "metrics/costs", "metrics/manifests")
+
+
+def sync_worktree(folder: Path, root: Path) -> None:
+    """Make `folder` a git worktree that equals the working tree of `root`."""
+
+    def git(*words: str, at: Path = root) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=at, check=True, capture_output=True, text=True
+        ).stdout
+
+    head = git("rev-parse", "HEAD").strip()
+    if not (folder / ".git").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        git("worktree", "prune")
+        git("worktree", "add", "--force", "--detach", "--no-checkout", str(folder), head)
+    git("reset", "--quiet", head, at=folder)
+    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
+    for name in set(git(*listed, at=folder).split("\0")) - {"", *ours}:
+        (folder / name).unlink(missing_ok=True)
+    for name in ours:
+        there = folder / name
+        if not there.is_file() or there.read_bytes() != (root / name).read_bytes():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, there)
+    local = root / ".dvc/config.local"
+    config = local.read_text() if local.exists() else ""
+    (folder / ".dvc/config.local").write_text(config)
+    cache = subprocess.run(
+        ["dvc", "cache", "dir"], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    subprocess.run(
+        ["dvc", "cache", "dir", "--local", str((root / cache).resolve())],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    for name in SHARED_FOLDERS:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        link = folder / name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / name)

@@ -1,0 +1,1 @@
+"""Networks: building, training, saving, and what a saved one answers."""

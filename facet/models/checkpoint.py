@@ -1,0 +1,149 @@
+"""What a training leaves on disk: the model, its history, the state between two epochs."""
+
+import csv
+import hashlib
+import json
+import re
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from facet.config import Experiment, parse_run
+from facet.errors import InputError
+from facet.models.training import Training
+from facet.names import PACKAGES_FILE, RUN, SPLITS
+from facet.storage import atomic_write, file_sha256, load_pickle, save_pickle, write_json
+
+if TYPE_CHECKING:
+    import keras
+
+CHECKPOINTS = Path(".ckpt")
+ROOT = Path(__file__).parents[2]
+# The code that a training's result depends on: what dvc.yaml declares for train, which
+# tests/stages/test_dependencies.py compares.
+CODE = (
+    "facet/__init__.py",
+    "facet/config.py",
+    "facet/models/checkpoint.py",
+    "facet/models/network.py",
+    "facet/models/runtime.py",
+    "facet/models/training.py",
+    "facet/names.py",
+    "facet/processor.py",
+    "facet/storage.py",
+    "stages/train.py",
+)
+
+
+def run_inputs(data: Path) -> list[Path]:
+    """The files that a training's result depends on: its data, the packages' lock, the code."""
+    return [data, PACKAGES_FILE, *(ROOT / name for name in CODE)]
+
+
+def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
+    """A hash of all that a run's result depends on: parameters, data, packages, code.
+
+    `data` is the augmented data set. Returns 16 hexadecimal digits; they name the run's checkpoint
+    and its W&B run.
+    """
+    names = [data.name, str(PACKAGES_FILE), *CODE]
+    files = dict(zip(names, map(file_sha256, run_inputs(data)), strict=True))
+    whole = {"run": run, "spec": spec.model_dump(), "files": files}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_checkpoint(training: Training, path: Path) -> None:
+    """Write all that the next epoch depends on."""
+    values = {f"{i:04d}": np.asarray(v) for i, v in enumerate(training.variables())}
+    # As pairs: a saved dict comes back in the order of its keys, and that of columns is told.
+    history = [list(row.items()) for row in training.history]
+    save_pickle(path, {"history": history, "variables": values})
+
+
+def load_checkpoint(training: Training, path: Path) -> bool:
+    """Go on from what `save_checkpoint` wrote; False where there is nothing whole to go on from."""
+    try:
+        state = load_pickle(path)
+        for i, v in enumerate(training.variables()):
+            v.assign(state["variables"][f"{i:04d}"])
+        training.history = [dict(row) for row in state["history"]]
+    except (InputError, KeyError, ValueError):
+        return False
+    return True
+
+
+def train_to_end(
+    training: Training, name: str, path: Path, on_epoch: Callable[[dict[str, float], float], None]
+) -> list[float]:
+    """Train the epochs that are left, with a checkpoint at `path` after each.
+
+    `on_epoch` is called after each with its row of the history and its seconds. Returns the
+    seconds of each epoch, those of its checkpoint included.
+    """
+    seconds: list[float] = []
+    epochs = training.spec.epochs
+    bar = tqdm(range(epochs), name, unit="epoch", delay=1, initial=len(training.history))
+    while len(training.history) < epochs:
+        begun = time.monotonic()
+        row = training.epoch()
+        save_checkpoint(training, path)
+        seconds.append(time.monotonic() - begun)
+        on_epoch(row, seconds[-1])
+        bar.update()
+    bar.close()
+    return seconds
+
+
+def save_run(training: Training, run: str, fingerprint: str) -> None:
+    """Write data/runs/RUN: model, history, predictions, and what they are in model.json."""
+    heads, content = training.heads, training.content
+    with atomic_write(RUN.format(run)) as folder:
+        folder.mkdir()
+        save_model(training.network.make_plain(training.model), folder / "model.keras")
+        write_history(training.history, folder / "history.csv")
+        predictions = {f"{h}_{s}": v for s in SPLITS for h, v in training.predict(s).items()}
+        truth = {f"{h}_truth": content[f"y_test_{h}"] for h in heads}
+        items = {k: content[k] for k in ("names_test", "groups_test")}
+        save_pickle(folder / "predictions.pkl", predictions | truth | items)
+        about = {
+            **content["about"],
+            "identity": fingerprint,
+            "experiment": parse_run(run)[0],
+            "seed": training.seed,
+            "epochs": training.spec.epochs,
+            "heads": {h: content[f"classes_{h}"].tolist() for h in heads},
+            "wandb": {"id": f"{run}-{fingerprint[:8]}"},
+            **training.network.count_costs(training.model),
+        }
+        write_json(folder / "model.json", about)
+
+
+def save_model(model: "keras.Model", path: Path) -> None:
+    """Write a .keras file whose bytes depend on the model alone: no dates, no addresses."""
+    aside = path.with_name("dated.keras")
+    model.save(aside)
+    with zipfile.ZipFile(aside) as dated, zipfile.ZipFile(path, "w") as undated:
+        for name in sorted(dated.namelist()):
+            content = dated.read(name)
+            if name == "config.json":  # its shared_object_id are addresses in memory
+                found = dict.fromkeys(re.findall(rb'"shared_object_id": (\d+)', content))
+                for number, address in enumerate(found):
+                    content = content.replace(b": " + address, b": %d" % number)
+            if name == "metadata.json":
+                facts = json.loads(content) | {"date_saved": ""}
+                content = json.dumps(facts, sort_keys=True).encode()
+            undated.writestr(zipfile.ZipInfo(name), content)
+    aside.unlink()
+
+
+def write_history(history: list[dict[str, float]], path: Path) -> None:
+    """One row an epoch, fractions and nats with seven digits."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.7g}" for k, v in row.items()} for row in history)

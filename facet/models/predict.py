@@ -1,0 +1,131 @@
+"""Ask a trained model about images, or the rows of a table: `python -m tools.predict RUN FILE...`.
+
+A run's folder holds all it takes: the model, its classes and how its inputs are prepared.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facet.config import Read, suggest
+from facet.datasets import decode, inputs
+from facet.errors import InputError
+from facet.models.runtime import configure_tensorflow, silence_native_output
+from facet.models.training import PREDICT_BATCH
+from facet.names import RUN
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What a run's folder says of its model."""
+    path = folder / "model.json"
+    try:
+        about = json.loads(path.read_text())
+        return {k: about[k] for k in ("heads", "input")}
+    except FileNotFoundError:
+        known = [p.name for p in folder.parent.glob("*-*")] if folder.parent.is_dir() else []
+        hint = suggest(folder.name, known) if known else ""
+        raise InputError(
+            f"{path}: not found; make it with `make repro` or `dvc pull`{hint}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path}: not a run's description ({e}); make the run again") from None
+
+
+def prepare_image(path: Path, how: dict[str, Any]) -> np.ndarray:
+    """One image as the model was trained on, 1 x height x width x channels float32 in 0-1."""
+    pixels = decode.decode_image(path)
+    key = "x".join(map(str, pixels.shape))
+    one = {"names": np.array([str(path)]), "pixels": {key: pixels[None]}, "rows": {key: [0]}}
+    read = Read.model_validate({k: how[k] for k in ("mode", "alpha", "operations")})
+    width, height = how["size"]
+    return inputs.make_images(one, (width, height), read).astype("float32") / np.float32(255)
+
+
+def prepare_rows(path: Path, how: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+    """A table's rows: their names, FILE:ROW, and readings, N x columns float32, standardised."""
+    table = decode.read_tables([path])
+    readings = []
+    for name in how["columns"]:
+        if name not in table["columns"]:
+            raise InputError(
+                f"{path}: has no column {name}{suggest(name, table['columns'])}; "
+                f"the model reads {', '.join(how['columns'])}"
+            )
+        column = table["columns"][name]
+        if column.dtype.kind != "f" or not np.isfinite(column).all():
+            raise InputError(f"{path}: column {name} holds more than finite numbers; repair it")
+        readings.append(column)
+    X = (np.stack(readings, 1) - np.array(how["mean"])) / np.array(how["spread"])
+    return table["names"].tolist(), X.astype("float32")
+
+
+def prepare_inputs(path: Path, how: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+    """The items of one file: their names and the model's inputs."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found")
+    if "columns" in how:
+        return prepare_rows(path, how)
+    return [str(path)], prepare_image(path, how)
+
+
+def predict_probabilities(
+    model: Any, X: np.ndarray, heads: dict[str, list[str]]
+) -> dict[str, np.ndarray]:
+    """Each head's class probabilities, N x classes float32."""
+    outputs = [
+        model(X[i : i + PREDICT_BATCH], training=False) for i in range(0, len(X), PREDICT_BATCH)
+    ]
+    found = {h: np.concatenate([np.asarray(o[h]) for o in outputs]) for h in heads}
+    return {h: np.hstack([1 - p, p]) if len(heads[h]) == 2 else p for h, p in found.items()}
+
+
+def format_prediction(name: str, head: str, classes: list[str], p: np.ndarray) -> str:
+    """An answer in words: the likeliest class, and the next ones."""
+    order = np.argsort(-p, kind="stable")
+    others = ", ".join(f"{classes[i]} {p[i]:.3f}" for i in order[1:5])
+    more = f", {len(p) - 5} more" if len(p) > 5 else ""
+    return f"{name}\t{head}\t{classes[order[0]]}\t{p[order[0]]:.3f}\t({others}{more})"
+
+
+def predict_files(run: str, files: list[Path], as_json: bool = False) -> None:
+    """Print what RUN's model says of each image or row: head, answer, its probability, others.
+
+    A file that cannot be used is reported and the rest answered; the exit status is then 1.
+    """
+    folder = Path(run) if Path(run).is_dir() else Path(RUN.format(run))
+    about = read_description(folder)
+    configure_tensorflow(1)
+    import keras
+
+    from facet.models import network
+
+    try:
+        with silence_native_output():
+            saved = keras.saving.load_model(folder / "model.keras", compile=False)
+            model = network.make_exact(saved)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            f"{folder}/model.keras: not a whole model ({e}); make the run again"
+        ) from e
+    bad = 0
+    for path in files:
+        try:
+            names, X = prepare_inputs(path, about["input"])
+        except InputError as e:
+            print(f"predict: {e}", file=sys.stderr)
+            bad += 1
+            continue
+        said = predict_probabilities(model, X, about["heads"])
+        for i, name in enumerate(names):
+            for head, classes in about["heads"].items():
+                p = said[head][i]
+                if as_json:
+                    told = {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)}
+                    print(json.dumps({"item": name, "head": head, "probabilities": told}))
+                else:
+                    print(format_prediction(name, head, classes, p))
+    if bad:
+        raise InputError(f"{bad} of {len(files)} files were not usable; the rest is answered above")

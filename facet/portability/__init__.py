@@ -1,0 +1,1 @@
+"""Do other processors make the same bytes?"""

@@ -1,0 +1,146 @@
+"""What two commits differ in: parameters, figures with their intervals, verdicts: `make diff`."""
+
+import csv
+import io
+import json
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from facet.errors import InputError
+
+DIFF_FILES = ("params.yaml", "metrics/runs.csv", "metrics/comparisons.json")
+METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}
+
+
+def flatten(tree: Any, before: str = "") -> dict[str, Any]:
+    """The leaves of a mapping of mappings by dotted key; lists are leaves."""
+    if not isinstance(tree, dict) or not tree:
+        return {before: tree} if before else {}
+    return {
+        key: value
+        for k, inner in tree.items()
+        for key, value in flatten(inner, f"{before}.{k}" if before else str(k)).items()
+    }
+
+
+def find_changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(key, old, new) of what differs; `-` stands for a key that one side lacks."""
+
+    def words(side: dict[str, Any], key: str) -> str:
+        return json.dumps(side[key]) if key in side else "-"
+
+    keys = dict.fromkeys([*old, *new])
+    return [(k, words(old, k), words(new, k)) for k in keys if words(old, k) != words(new, k)]
+
+
+def read_at(commit: str, file: str, name: str) -> str:
+    """A file as it was at `commit`, `name` to the user, or as it is now if that is empty."""
+    if not commit:
+        try:
+            return Path(file).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(f"{file}: not found here; make it with `make repro`") from None
+    done = subprocess.run(["git", "show", f"{commit}:./{file}"], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{name}: has no {file}; choose a commit whose results are in git")
+    return done.stdout
+
+
+def resolve_commit(name: str, value: str) -> str:
+    """The full hash of the commit that `value` names; `name` is what the user calls it."""
+    words = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{value}^{{commit}}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{name}={value}: no commit of that name here; see `git log --oneline`")
+    return done.stdout.strip()
+
+
+def read_metrics(text: str, where: str) -> dict[str, str]:
+    """`experiment head figure` to a mean over seeds with the mean of the runs' 95 % intervals."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    out = {}
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            found[row["experiment"], row["head"]].append(row)
+        for (experiment, head), rows in found.items():
+            for figure, prefix in METRIC_PREFIXES.items():
+                keys = (figure, f"{prefix}ci95_low", f"{prefix}ci95_high", f"{prefix}chance")
+                value, low, high, chance = (_mean(rows, k) for k in keys)
+                amount = "not applicable" if value is None else f"{value:.3f}"
+                amount += "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+                amount += "" if chance is None else f" chance {chance:.3f}"
+                seeds = "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
+                out[f"{experiment} {head} {figure}"] = f"{amount} ({seeds})"
+    except (KeyError, ValueError, TypeError) as e:
+        raise InputError(
+            f"{where}metrics/runs.csv: not a table of this project ({e}); choose another commit or "
+            "make it with `dvc repro compare`"
+        ) from None
+    return out
+
+
+def _mean(rows: list[dict[str, str]], key: str) -> float | None:
+    values = [float(r[key]) for r in rows if r[key]]
+    return sum(values) / len(values) if values else None
+
+
+def read_verdicts(text: str, where: str) -> dict[str, str]:
+    """Each comparison's verdict with its difference and 95 % interval, in words."""
+    try:
+        return {name: _verdict(c) for name, c in json.loads(text).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise InputError(
+            f"{where}metrics/comparisons.json: not of this project ({e}); choose another commit or "
+            "make it with `dvc repro compare`"
+        ) from None
+
+
+def _verdict(c: dict[str, Any]) -> str:
+    amount = "" if c["difference"] is None else f" {c['difference']:+.3f}"
+    amount += f" [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" if c["ci95"] else ""
+    return f"{c['verdict']}{amount}"
+
+
+def read_parameters(text: str, where: str) -> dict[str, Any]:
+    try:
+        return flatten(yaml.safe_load(text))
+    except yaml.YAMLError as e:
+        words = " ".join(str(e).split())
+        raise InputError(f"{where}params.yaml: not readable as YAML: {words}") from None
+
+
+def format_section(title: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Lines that tell what of `new` is not as in `old`, and how much is."""
+    different = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
+    same = len({*old, *new}) - len(different)
+    lines = [f"{title}: {len(different)} differ, {same} are the same"]
+    for k in different:
+        lines += [f"  {k}", f"    {old.get(k, '-')}", f"    -> {new.get(k, '-')}"]
+    return lines
+
+
+def show_differences(a: str, b: str = "") -> None:
+    """Print what two commits differ in: parameters, figures with their intervals, verdicts."""
+    if not a:
+        raise InputError("A: names no commit; say for example `make diff A=HEAD~1`")
+    sides = [resolve_commit("A", a), resolve_commit("B", b) if b else ""]
+    places = [f"{a}:", f"{b}:" if b else ""]
+    texts = [
+        [read_at(s, file, n) for file in DIFF_FILES] for s, n in zip(sides, (a, b), strict=True)
+    ]
+    print(f"{a} {sides[0][:12]} -> {f'{b} {sides[1][:12]}' if b else 'the working tree'}\n")
+    old, new = (read_parameters(t[0], p) for t, p in zip(texts, places, strict=True))
+    found = find_changes(old, new)
+    print(f"parameters: {len(found)} differ")
+    for key, before, after in found:
+        print(f"  {key}: {before} -> {after}")
+    for title, number, reader in (
+        ("figures, means over seeds [mean of the runs' 95 % intervals]", 1, read_metrics),
+        ("verdicts, difference [95 % interval]", 2, read_verdicts),
+    ):
+        sides_read = (reader(t[number], p) for t, p in zip(texts, places, strict=True))
+        print("", *format_section(title, *sides_read), sep="\n")

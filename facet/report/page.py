@@ -1,0 +1,638 @@
+"""Write metrics/report.html: the whole result on one page that needs no network.
+
+Read from the metrics, DVC's data and lock, W&B's local records and what `make repro` noted of its
+stages. Whatever of these is missing here is said to be missing; the figures alone must be there.
+"""
+
+import ast
+import base64
+import datetime
+import io
+import os
+import platform
+import re
+import urllib.parse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from facet.config import Dataset, merge, parse_run, run_names
+from facet.evaluation import comparisons
+from facet.names import (
+    EVALUATION,
+    METRICS,
+    METRICS_FOLDER,
+    NORMALISED,
+    REPORT_FILE,
+    RUN,
+    SPLITS,
+    TIMINGS_FILE,
+)
+from facet.report import charts
+from facet.report.diff import find_changes, flatten
+from facet.report.dvc_page import vega_script
+from facet.report.results import Results, load_if_present, mean, read_optional, training_seconds
+from facet.storage import atomic_write, load_pickle, md5, read_csv, select_split
+from facet.tracking import provenance
+
+SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
+GALLERY = 9  # right and wrong answers of each head
+# What a warning of facet/evaluation/metrics.py means, by its name.
+WARNING_MEANINGS = {
+    "below_chance": "The network is worse than guessing, which luck alone does not explain. Look "
+    "for test items whose near copies were trained on with another label.",
+    "below_chance by random": "The split deals single items out at random. Where near copies of a "
+    "test item were trained on with other labels, as other photos of a sitting are, the network "
+    "recognises the sitting and picks an expression it was trained on, which the test photo cannot "
+    "have: the better the network, the worse it scores. Split by group (for the faces split.by: "
+    "sitting) to measure what was meant.",
+    "test_above_training": "More test items are right than training items. A network is not better "
+    "on what it has never seen: look for test items that were trained on, or a test part that is "
+    "easier than the rest.",
+    "absent_class": "A class is missing from a part. If from training, the network cannot know it; "
+    "if from the test part, nothing is said of it.",
+    "majority_class": "The network gives nearly the same answer to everything. Its accuracy is "
+    "little more than the share of that class; the balanced accuracy says so.",
+    "straddle": "The same group, or identical items, are in two parts. The test figures are then "
+    "partly memory; normalise's split should have prevented it.",
+    "not_applicable": "No class of the test part was trained on (as when whole persons are held "
+    "out and the head names the person), so the head has no figures and no verdict.",
+}
+
+
+def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
+    """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
+    a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
+    chance_key = "balanced_chance" if c["metric"] == "balanced_accuracy" else "chance"
+    rows = {side: results.of(experiment=side, head=head) for side in (a, b)}
+    chance = mean(r[chance_key] for side in rows.values() for r in side)
+    seeds = len(c["seeds"])
+    out: dict[str, Any] = {"name": name, "verdict": c["verdict"], "chart": None, "remarks": []} | {
+        "found": "",
+        "baseline": a, "candidate": b, "head": head, "seeds": c["seeds"],
+    }  # fmt: skip
+    if c["difference"] is None:
+        out["sentence"] = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
+        return out
+    figures = (
+        f"{metric} {c['candidate_mean']:.3f} against {c['baseline_mean']:.3f}, where chance is "
+        f"{chance:.3f}" if chance is not None else "chance not known"
+    )  # fmt: skip
+    if c["ci95"]:
+        found = (
+            f"a difference of {c['difference']:+.3f} (95 % interval {c['ci95'][0]:+.3f} to "
+            f"{c['ci95'][1]:+.3f}, {seeds} seeds)"
+        )
+    else:
+        found = f"{c['difference']:+.3f}, with no interval"
+    if c["verdict"] != "no difference shown":
+        out["sentence"] = f"{b} is {c['verdict']} than {a} at {head}: {figures}, {found}."
+    elif c["ci95"]:
+        out["sentence"] = f"No difference shown between {b} and {a} at {head}: {figures}, {found}."
+        needed = c.get("seeds_needed")
+        out["remarks"].append(
+            f"Were the difference really of this size, {needed} seeds would show it four times in "
+            "five."
+            if needed
+            else "More seeds alone (up to 1000) would not show a difference of this size; more "
+            "or other test items might."
+        )
+    else:
+        why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
+        out["verdict"] = "no claim"
+        out["sentence"] = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
+    above = [r["verdict"] == "above chance" for side in rows.values() for r in side]
+    if not any(above):
+        out["remarks"].append(
+            "Not one of these runs is above chance: neither network has learnt this head, and "
+            "a difference between them would mean little."
+        )
+    if stale := sorted(results.newer & {a, b}):
+        out["remarks"].append(
+            f"Older than the results of {' and '.join(stale)} below: `make repro` judges again."
+        )
+    spent = {"parameters": "the parameters", "multiply_adds": "the multiply-adds"}
+    ratios = [f"{c['cost'][k]:.2f} times {what}" for k, what in spent.items()]
+    seconds = [mean(training_seconds(results, e)) for e in (a, b)]
+    if seconds[0] and seconds[1]:
+        ratios.append(f"{seconds[1] / seconds[0]:.2f} times the seconds (as measured here)")
+    out["remarks"].append(f"{b} has {', '.join(ratios)} of {a}.")
+    out["covers"] = c["covers"] if c["ci95"] else ""
+    out["differs"] = find_changes(
+        *(flatten(merge(results.tree["defaults"], results.tree["experiments"][e])) for e in (a, b))
+    )
+    if c["ci95"]:
+        out["found"] = (
+            f"{b} against {a}, {c['difference']:+.3f} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]"
+        )
+    out["chart"] = charts.difference_chart(
+        f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed", c, (a, b)
+    )
+    return out
+
+
+def find_unlearnt(results: Results) -> list[tuple[str, str]]:
+    """Experiments and heads that no run has above or below chance."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for r in results.rows:
+        found[r["experiment"], r["head"]].add(r["verdict"])
+    return [at for at, verdicts in found.items() if verdicts == {"at chance"}]
+
+
+def group_warnings(results: Results) -> list[dict[str, Any]]:
+    """The runs' warnings, those that say the same thing of several runs together."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run, m in results.metrics.items():
+        for warning in m["warnings"]:
+            name, _, words = warning.partition(": ")
+            head = words.partition(":")[0] if words.partition(":")[0] in m["heads"] else ""
+            by = m["split"]["by"]
+            key = (name, m["dataset"], by, head, "" if head else words)
+            entry = found.setdefault(
+                key,
+                {
+                    "name": name.replace("_", " "),
+                    "title": ", ".join(filter(None, [m["dataset"], head and f"head {head}"])),
+                    "split": by,
+                    "meaning": WARNING_MEANINGS.get(
+                        f"{name} by {by}", WARNING_MEANINGS.get(name, "")
+                    ),
+                    "said": [],
+                },
+            )
+            entry["said"].append((run, words.removeprefix(f"{head}: ") if head else words))
+    return list(found.values())
+
+
+def describe_split_rule(spec: Dataset) -> str:
+    """What a data set's split keeps together, in words."""
+    by = spec.split.by
+    if by == "own":
+        return "the source says which items are its test part"
+    if by == "random":
+        return "single items are dealt out, equal ones to the same part"
+    return (
+        f"items that are alike in {', '.join(spec.group[by])} go to the same part; dealt out "
+        f"singly, a test item's {by} would be recognised and answered from the items of it that "
+        "were trained on, which is better than deserved, or below chance where they differ"
+    )
+
+
+def describe_dataset(name: str, results: Results) -> dict[str, Any]:
+    """A data set's part of the page: what it is, tables, charts, pictures."""
+    spec = results.parameters.datasets[name]
+    mine = results.of(dataset=name)
+    experiments = list(dict.fromkeys(r["experiment"] for r in mine))
+    heads = list(dict.fromkeys(r["head"] for r in mine))
+    content = load_if_present(NORMALISED.format(name))
+    first = parse_run(mine[0]["run"])[1]
+    part = select_split(content, first) if content else None
+    sizes = {p: len(part[f"names_{p}"]) for p in SPLITS} if part else {}
+    return {
+        "name": name,
+        "source": describe_source(spec.source),
+        "drawn": describe_embedded(name) if spec.source == "embedded" else "",
+        "split": spec.split.by,
+        "rule": describe_split_rule(spec),
+        "several": isinstance(spec.split.seed, list),
+        "sizes": sizes,
+        "experiments": list(zip(experiments, charts.colours(experiments), strict=True)),
+        "figures": [metric_row(e, h, results) for e in experiments for h in heads
+                    if results.of(experiment=e, head=h)],
+        "costs": [cost_row(e, results) for e in experiments],
+        "one_seed": len({r["seed"] for r in mine}) == 1,
+        "figure_charts": [metric_chart(name, h, results, experiments) for h in heads
+                          if any(r["accuracy"] is not None for r in mine if r["head"] == h)],
+        "curve_charts": curve_charts(name, results, experiments),
+        "usage_charts": usage_charts(name, results, experiments),
+        "balance_charts": [balance_chart(name, h, part) for h in heads] if part else [],
+        "confusion": confusion_counts(name, results),
+        "gallery": make_gallery(name, results, content) if content else None,
+        "pictures": read_pictures(experiments[0], results, name),
+    }  # fmt: skip
+
+
+def describe_source(source: str | list[str]) -> str:
+    """A source in words, its URLs without what may be a password or a key."""
+    if source == "embedded":
+        return "made by the project itself (embedded)"
+
+    def bare(url: str) -> str:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", parts.fragment))
+
+    return ", ".join(bare(u) for u in ([source] if isinstance(source, str) else source))
+
+
+def describe_embedded(name: str) -> str:
+    """What the project's own data are, in their module's words."""
+    try:
+        tree = ast.parse(Path(f"facet/datasets/embedded/{name}.py").read_text())
+    except (OSError, SyntaxError):
+        return ""
+    return " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
+
+
+def metric_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
+    """Means over seeds of an experiment's head, with chance and the mean of the runs' intervals."""
+    rows = results.of(experiment=experiment, head=head)
+    verdicts = [r["verdict"] for r in rows]
+    return {
+        "experiment": experiment,
+        "head": head,
+        "runs": [(r["run"], f"{r['seed']:.0f}") for r in rows],
+        "verdicts": [(v, verdicts.count(v)) for v in dict.fromkeys(verdicts)],
+        **{
+            k: mean(r[k] for r in rows)
+            for k in ("accuracy", "ci95_low", "ci95_high", "chance", "balanced_accuracy",
+                      "balanced_ci95_low", "balanced_ci95_high", "balanced_chance")
+        },
+    }  # fmt: skip
+
+
+def cost_row(experiment: str, results: Results) -> dict[str, Any]:
+    rows = results.of(experiment=experiment)
+    seconds = training_seconds(results, experiment)
+    memory = [results.costs[r["run"]].get("peak_memory_bytes") for r in rows]
+    spec = results.parameters.experiments[experiment]
+    ops = [results.metrics[r["run"]]["multiply_adds"] for r in rows if r["run"] in results.metrics]
+    own = {
+        k: v for k, v in flatten(results.tree["experiments"][experiment]).items() if k != "dataset"
+    }
+    return {
+        "experiment": experiment,
+        "parameters": mean(r["parameters"] for r in rows),
+        "multiply_adds": mean(ops),
+        "epochs": mean(r["epochs"] for r in rows),
+        "seconds": (mean(seconds), min(seconds), max(seconds)) if seconds else None,
+        "memory": max((m for m in memory if m), default=None),
+        "threads": spec.threads,
+        "own": own,
+    }
+
+
+def metric_chart(name: str, head: str, results: Results, experiments: list[str]) -> dict[str, Any]:
+    rows: charts.Rows = []
+    for e in experiments:
+        for key, words, prefix in (
+            ("balanced_accuracy", "balanced accuracy", "balanced_"),
+            ("accuracy", "accuracy", ""),
+        ):
+            runs_of = [r for r in results.of(experiment=e, head=head) if r[key] is not None]
+            if not runs_of:
+                continue
+            base = {"experiment": e, "metric": words}
+            rows += [base | {"seed": f"{r['seed']:.0f}", "value": r[key]} for r in runs_of]
+            rows.append(base | {
+                "mean": mean(r[key] for r in runs_of),
+                "low": mean(r[f"{prefix}ci95_low"] for r in runs_of),
+                "high": mean(r[f"{prefix}ci95_high"] for r in runs_of),
+                "chance": mean(r[f"{prefix}chance"] for r in runs_of),
+            })  # fmt: skip
+    return charts.metric_chart(f"{name}: {head}", rows, experiments)
+
+
+def curve_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    """A chart for loss and for each head: mean and range over seeds by epoch."""
+    drawn: list[dict[str, Any]] = []
+    missing = set()
+    for run, m in results.metrics.items():
+        path = Path(RUN.format(run)) / "history.csv"
+        if m["dataset"] == name and path.exists():
+            drawn += comparisons.curve_rows(m, read_csv(path))
+        elif m["dataset"] == name:
+            missing.add(run)
+    stored = METRICS_FOLDER / "curves.csv"
+    if stored.exists():
+        missing |= {r["run"] for r in results.of(dataset=name)} - set(results.metrics)
+        drawn += [r for r in read_csv(stored) if f"{r['experiment']}-{r['seed']}" in missing]
+    grouped: dict[str, dict[tuple[str, str, int], list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for r in drawn:
+        grouped[r["head"]][r["experiment"], r["part"], int(r["epoch"])].append(float(r["value"]))
+    return [
+        charts.curve_chart(
+            f"{name}: {head or 'loss'}",
+            [
+                {"experiment": e, "part": part, "epoch": epoch, "mean": round(sum(v) / len(v), 5),
+                 "low": round(min(v), 5), "high": round(max(v), 5)}
+                for (e, part, epoch), v in cells.items()
+            ],
+            experiments,
+        )
+        for head, cells in grouped.items()
+    ]  # fmt: skip
+
+
+def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    out = []
+    for key, title, unit in (
+        ("cpu", "CPU of the training process", "% of all cores"),
+        ("memory", "memory of the training process", "MiB resident"),
+        ("gpu", "GPU", "% busy, mean of all GPUs"),
+        ("gpu_memory", "GPU memory", "% used, mean of all GPUs"),
+    ):
+        rows: charts.Rows = []
+        table: charts.Rows = []
+        for run in dict.fromkeys(r["run"] for r in results.of(dataset=name)):
+            seen = [s for s in results.samples[run] if key in s]
+            values = [s[key] for s in seen]
+            rows += [
+                {
+                    "experiment": parse_run(run)[0],
+                    "run": run,
+                    "second": s["second"],
+                    "value": round(s[key], 1),
+                }
+                for s in seen
+            ]
+            if values:
+                table.append(
+                    {
+                        "run": run,
+                        "samples": len(values),
+                        "mean": round(sum(values) / len(values), 1),
+                        "greatest": round(max(values), 1),
+                    }
+                )
+        if rows:
+            out.append(charts.usage_chart(f"{name}: {title}", unit, rows, table, experiments))
+    return out  # fmt: skip
+
+
+def balance_chart(name: str, head: str, part: dict[str, Any]) -> dict[str, Any]:
+    classes = part[f"classes_{head}"].tolist()
+    rows = []
+    for p in SPLITS:
+        y = part[f"y_{p}_{head}"]
+        counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
+        rows += [
+            {"class": c, "part": p, "items": n, "share": n / len(y)}
+            for c, n in zip(classes, counts, strict=False)
+        ]
+    return charts.balance_chart(f"{name}: {head}", rows, classes)  # fmt: skip
+
+
+def confusion_counts(name: str, results: Results) -> dict[str, Any]:
+    """{experiment: {head: {classes, seeds: {seed: counts by true and predicted class}}}}."""
+    out: dict[str, Any] = defaultdict(dict)
+    for run, m in results.metrics.items():
+        for head, h in m["heads"].items() if m["dataset"] == name else []:
+            if h["confusion"] is not None:
+                place = out[m["experiment"]].setdefault(
+                    head, {"classes": h["classes"], "seeds": {}}
+                )
+                place["seeds"][str(parse_run(run)[1])] = h["confusion"]
+    return dict(out)
+
+
+def image_uri(image: Image.Image) -> str:
+    """An image as a small data: URI."""
+    aside = io.BytesIO()
+    image.save(aside, "WEBP", quality=82, method=6)
+    return "data:image/webp;base64," + base64.b64encode(aside.getvalue()).decode()
+
+
+def make_tile(x: np.ndarray) -> str | list[float]:
+    """An image, height x width x channels in 0-1, as a data: URI; a table's row as its readings."""
+    if x.ndim != 3:
+        return [round(float(v), 2) for v in x]
+    pixels = np.rint(x * 255).astype("uint8")
+    image = Image.fromarray(pixels[..., 0] if x.shape[-1] == 1 else pixels)
+    image.thumbnail((64, 64))
+    return image_uri(image)
+
+
+def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[str, Any]:
+    """The surest right and wrong answers of each experiment's first run here.
+
+    `tiles` are the pictures, by test item; `answers[experiment]` has `run` and for each head
+    `right` and `wrong`: [item, true, said, percent sure].
+    """
+    tiles: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
+    is_table = select_split(content, 0)["X_test"].ndim != 4
+    for run, m in results.metrics.items():
+        path = Path(RUN.format(run)) / "predictions.pkl"
+        experiment, seed = parse_run(run)
+        if m["dataset"] != name or experiment in answers or not path.exists():
+            continue
+        said = load_pickle(path)
+        own = select_split(content, seed)
+        if not np.array_equal(said["names_test"], own["names_test"]):
+            continue  # of data prepared otherwise than those that stand here now
+        of_run: dict[str, Any] = {"run": run, "heads": {}}
+        for head, h in m["heads"].items():
+            if h["confusion"] is None:
+                continue
+            p, y = said[f"{head}_test"], said[f"{head}_truth"]
+            predicted, sure = p.argmax(1), p.max(1)
+            of_run["heads"][head] = {}
+            for side, right in (("right", True), ("wrong", False)):
+                chosen = np.flatnonzero((predicted == y) == right)
+                chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
+                of_run["heads"][head][side] = [
+                    [
+                        own["names_test"][i].item(),
+                        h["classes"][y[i]],
+                        h["classes"][predicted[i]],
+                        round(float(sure[i]) * 100),
+                    ]
+                    for i in chosen
+                ]
+                for i in chosen:
+                    tiles.setdefault(own["names_test"][i].item(), make_tile(own["X_test"][i]))
+        answers[experiment] = of_run
+    return {"tiles": tiles, "answers": answers, "table": is_table}  # fmt: skip
+
+
+def read_pictures(experiment: str, results: Results, name: str) -> list[tuple[str, str]]:
+    """(words, data: URI) of the sample grid and the histogram of inputs, where they are here."""
+    found = []
+    runs_of = [r for r in results.runs if parse_run(r)[0] == experiment]
+    for file, words in (
+        ("samples.png", f"Training images of {name} with their labels; in blue augmented copies"),
+        ("values.png", f"How often each input value occurs in {name}, training and test part"),
+    ):
+        path = next((p for r in runs_of if (p := Path(EVALUATION.format(r)) / file).exists()), None)
+        if path:
+            with Image.open(path) as image:
+                found.append((words, image_uri(image.convert("RGB"))))
+    return found
+
+
+def draw_pipeline(results: Results, changed: set[str]) -> dict[str, Any]:
+    """The graph as boxes and lines in pixels, each box with how its stages came about."""
+    graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    noted = read_optional(TIMINGS_FILE)
+    done = noted.get("stages") or {}
+    by_data: dict[str, list[str]] = defaultdict(list)
+    for e, spec in results.parameters.experiments.items():
+        by_data[spec.dataset].append(e)
+    order = [(d, e) for d, several in by_data.items() for e in several]
+    seeds = results.parameters.seeds
+    width, height, gap, top = 156, 40, 22, 26
+    boxes: list[dict[str, Any]] = []
+    for column, (stage, body) in enumerate(graph.items()):
+        over = str(body.get("foreach") or ("runs" if "matrix" in body else "all"))
+        groups: dict[str, tuple[list[int], list[str]]] = {}
+        for line, (d, e) in enumerate(order):
+            key, names = {
+                "${datasets}": (d, [f"{stage}@{d}"]),
+                "${experiments}": (e, [f"{stage}@{e}"]),
+                "runs": (e, [f"{stage}@{e}-{s}" for s in seeds]),
+            }.get(over, ("", [stage]))
+            groups.setdefault(key, ([], names))[0].append(line)
+        for key, (lines, names) in groups.items():
+            boxes.append({
+                "stage": stage, "of": key, "column": column, "lines": set(lines),
+                "x": column * (width + gap) + 1, "y": top + round(sum(lines) / len(lines) * 52),
+                **stage_state(names, done, changed),
+            })  # fmt: skip
+    edges = [
+        (a["x"] + width, a["y"] + height / 2, b["x"], b["y"] + height / 2)
+        for a in boxes
+        for b in boxes
+        if b["column"] == a["column"] + 1 and a["lines"] & b["lines"]
+    ]
+    return {
+        "boxes": boxes,
+        "edges": edges,
+        "columns": [(n * (width + gap) + 1, stage) for n, stage in enumerate(graph)],
+        "box": (width, height),
+        "size": (len(graph) * (width + gap) - gap + 2, top + len(order) * 52 - 10),
+        "finished": noted.get("finished"),
+        "noted": bool(done),
+    }
+
+
+def stage_state(names: list[str], done: dict[str, Any], changed: set[str]) -> dict[str, Any]:
+    """How the stages of one box came about: words, a class for its colour, seconds in all."""
+    known = [done[n] for n in names if n in done]
+    ran = sum(bool(d.get("ran")) for d in known)
+    seconds = sum(d.get("seconds") or 0 for d in known)
+    took = f", {seconds:.0f} s" if seconds >= 0.5 else ""
+    many = f"{len(names)} " if len(names) > 1 else ""
+    if changed & set(names):
+        how, words = "stale", f"{many}out of date"
+    elif ran:
+        how, words = "ran", f"{many if ran == len(names) else f'{ran} of {many}'}ran{took}"
+    elif known:
+        how, words = "cached", f"{many}cached{took and f', once{took[1:]}'}"
+    else:
+        how, words = "cached", f"{many}up to date"
+    return {"state": how, "words": words, "seconds": seconds}
+
+
+def list_identities(results: Results) -> list[dict[str, Any]]:
+    """For each run its W&B id, the MD5 of its metrics and of its outputs, and where it was made."""
+    out = []
+    for run in results.runs:
+        rows = results.of(run=run)
+        md5, locked = rows[0]["md5"], results.lock.get(METRICS.format(run))
+        out.append({
+            "run": run,
+            "wandb": results.ids[run],
+            "md5": md5,
+            "agrees": None if locked is None else locked == md5,
+            "outputs": [(folder.format(run), results.lock.get(folder.format(run)))
+                        for folder in (RUN, EVALUATION)],
+            "made": {k: results.provenance[run].get(k) for k in ("commit", "uncommitted")}
+            | {"processor": provenance.name_processor(results.provenance[run].get("processor"))},
+            "recorded": bool(results.samples[run]),
+            "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
+        })  # fmt: skip
+    return out
+
+
+def describe_here() -> dict[str, Any]:
+    """Commit, hashes, versions and processor of where the page is written."""
+    return {
+        "commit": provenance.run_git("rev-parse", "HEAD") or "no commit",
+        "subject": provenance.run_git("log", "-1", "--format=%s"),
+        "uncommitted": [
+            s.strip() for s in provenance.run_git("status", "--porcelain").splitlines()
+        ],
+        "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "files": {
+            f: md5(Path(f))
+            for f in ("params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock")
+            if Path(f).exists()
+        },
+        "versions": provenance.package_versions(),
+        "system": platform.platform(),
+        "processor": provenance.name_processor(provenance.describe_processor()),
+        "cores": os.cpu_count(),
+    }
+
+
+def read_attribution() -> str:
+    """README's section on licence and data, as plain words."""
+    try:
+        text = Path("README.md").read_text()
+    except OSError:
+        return ""
+    section = re.search(r"^## Licence and data\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", " ".join(section[1].split())) if section else ""
+
+
+def render_page(changed: set[str]) -> str:
+    """The page as HTML; `changed` are the stages that are not up to date."""
+    results = Results()
+    verdicts = [describe_comparison(name, c, results) for name, c in results.comparisons.items()]
+    datasets = [
+        describe_dataset(d, results) for d in dict.fromkeys(r["dataset"] for r in results.rows)
+    ]
+    drawn: dict[str, Any] = {}
+
+    def number(chart: dict[str, Any]) -> str:
+        """Hand a chart to the page's script; the template places it by its number."""
+        drawn[f"plot-{len(drawn) + 1}"] = chart
+        return f"plot-{len(drawn)}"
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["page_data"] = lambda d: (d["name"], {k: d[k] for k in SCRIPT_DATA})
+    environment.filters["figure"] = lambda v, form=".3f": "–" if v is None else format(v, form)
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        script=vega_script(),
+        plot=number,
+        charts=drawn,
+        verdicts=verdicts,
+        unlearnt=find_unlearnt(results),
+        unjudged=[c for c in results.parameters.comparisons if c not in results.comparisons],
+        warnings=group_warnings(results),
+        meanings=WARNING_MEANINGS,
+        datasets=datasets,
+        confusion=charts.confusion_chart(),
+        pipeline=draw_pipeline(results, changed),
+        identities=list_identities(results),
+        here=describe_here(),
+        attribution=read_attribution(),
+        absent=[r for r in run_names(results.parameters) if r not in results.runs],
+        unpulled=[r for r in results.runs if r not in results.metrics],
+        seeds=sorted({r["seed"] for r in results.rows}),
+        counts=(len(results.runs), len(results.experiments)),
+        changed=sorted(changed),
+    )
+
+
+def write_report(changed: set[str]) -> Path:
+    """Write the page; `changed` are the stages that are not up to date."""
+    text = render_page(changed)
+    with atomic_write(REPORT_FILE) as aside:
+        aside.write_text(text, encoding="utf-8")
+    return REPORT_FILE

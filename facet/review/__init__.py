@@ -1,0 +1,1 @@
+"""The review of a commit: does its result come out again?"""

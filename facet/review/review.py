@@ -1,0 +1,240 @@
+"""Does this result come out of this commit? Make it again and compare.
+
+A clean clone at the commit, an environment from its requirements.lock, no cache; then each output
+and metric against dvc.lock. What stands in the way of a proof is found and named first. Writes
+review.json and review.md.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from facet.errors import InputError
+from facet.names import MANIFESTS, RUN
+from facet.review import checks
+from facet.review.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage
+from facet.review.page import render_page
+from facet.review.rerun import (
+    find_targets,
+    find_undeclared_reads,
+    installed_packages,
+    make_clone,
+    make_environment,
+    run_git,
+    run_pipeline,
+)
+from facet.review.verdict import (
+    Judged,
+    Verdict,
+    conclude,
+    fill_metrics,
+    judge_metrics,
+    judge_stages,
+    mark_consistent,
+    read_processors,
+)
+from facet.storage import write_json
+from facet.tracking.provenance import (
+    PACKAGES,
+    describe_machine,
+    git_user,
+    utc_now,
+)
+
+
+def read_manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, dict[str, Any]]:
+    """The manifest of each run, where there is one here of the very outputs in `lock`."""
+    outs, found = checks.lock_outputs(lock), {}
+    for name in scope:
+        stage, _, run = name.partition("@")
+        if stage != "train":
+            continue
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+            told = json.loads((root / MANIFESTS.format(run)).read_text())
+            if told["outputs"].get(RUN.format(run)) == outs[RUN.format(run)]:
+                found[run] = told
+    return found
+
+
+def list_runs(
+    lock: Lock, scope: list[str], made: dict[str, dict[str, Any]], committed: dict[str, str]
+) -> dict[str, Any]:
+    """For each run the W&B run it belongs to and its manifest, None where that is not here."""
+    table = csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", "")))
+    ids = {r["run"]: r.get("wandb_id") for r in table}
+    runs = [n.partition("@")[2] for n in scope if n.startswith("train@")]
+    return {
+        run: {
+            "wandb_id": made.get(run, {}).get("wandb_id") or ids.get(run),
+            "manifest": made.get(run),
+        }
+        for run in runs
+    }
+
+
+def review_commit(
+    run: str = "",
+    commit: str = "HEAD",
+    quick: bool = False,
+    jobs: int = 0,
+    env: str = "",
+    wandb: bool = False,
+    into: str = "",
+) -> None:
+    """Prove, or disprove, that a commit's results come out of it; writes review.json, review.md.
+
+    `run` are runs, experiments or stages with commas, all if empty; `quick` runs nothing and needs
+    no data; `jobs` processes, as many as cores if 0; `env` an environment to use instead of a new
+    one; `wandb` lets W&B record the runs; `into` is a folder for the clone, which then stays.
+    Raises InputError where the result does not come out.
+    """
+    root = Path(run_git("rev-parse", "--show-toplevel")).resolve()
+    sha = run_git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+    if not quick and run_git("rev-parse", "--is-shallow-repository") == "true":
+        raise InputError(
+            f"{root}: a shallow clone does not hold the history that the result came from; "
+            "run `git fetch --unshallow`, or `make review QUICK=1`"
+        )
+    with make_clone(root, sha, into) as clone:
+        it = make_subject(root, clone, sha, run)
+        made = read_manifests(root, it.lock, it.scope)
+        findings = static_checks(it, quick)
+        found: dict[str, Verdict] = {}
+        judged = Judged()
+        have: dict[str, str] = {}
+        if not quick and not any(f.severity == "refuse" for f in findings):
+            folder = Path(env).absolute() if env else make_environment(root, clone)
+            have = installed_packages(folder)
+            more, found, judged = rerun(it, folder, have, jobs, wandb, made)
+            findings += more
+    verdict, told = conclude(findings, found, judged, quick)
+    review: dict[str, Any] = {
+        "commit": sha,
+        "verdict": verdict,
+        "told": told,
+        "reviewer": git_user(),
+        "when": utc_now(),
+        "machine": describe_machine(),
+        "processor": judged.processor,
+        "versions": {k: have[k] for k in ("python", *PACKAGES) if k in have},
+        "scope": run or "all stages",
+        "ran": bool(found),
+        "bytes": "promised to be the same" if judged.processor.get("same_bytes") else
+        "not promised to be the same: figures are judged by statistics",
+        "judgements": [asdict(j) for j in judged.judgements],
+        "findings": [asdict(f) for f in findings],
+        "stages": {n: asdict(v) for n, v in found.items()},
+        "runs": list_runs(it.lock, it.scope, made, it.committed),
+    }
+    write_json(root / "review.json", review)
+    (root / "review.md").write_text(render_page(review))
+    for f in review["findings"]:
+        print(f"{f['severity']}: {f['where']}: {f['what']}")
+    told = f"{sha[:12]}: {verdict}: {told.rstrip('.')}; see review.md"
+    if verdict not in ("holds", "consistent", "checked"):
+        raise InputError(told)
+    print(told)
+
+
+@dataclass
+class Subject:
+    """A commit under review: `clone` is a clean clone of `root` at it; `scope` the stages."""
+
+    root: Path
+    clone: Path
+    commit: str
+    stages: dict[str, Stage]
+    lock: Lock
+    wanted: list[str]
+    scope: list[str]
+    whole: bool
+    cache: Cache
+    committed: dict[str, str]  # the outputs that are in git
+
+
+def make_subject(root: Path, clone: Path, commit: str, run: str) -> Subject:
+    """What RUN= asks to have reviewed."""
+    stages, lock = checks.read_stages(clone), checks.read_lock(clone)
+    wanted = find_targets(run, stages)
+    files = [p for s in stages.values() for p, cached in s.outs.items() if not cached]
+    return Subject(
+        root,
+        clone,
+        commit,
+        stages,
+        lock,
+        wanted,
+        checks.find_closure(stages, wanted),
+        not run,
+        local_cache(root),
+        {p: (clone / p).read_text(errors="replace") for p in files if (clone / p).is_file()},
+    )
+
+
+def static_checks(it: Subject, quick: bool) -> list[Finding]:
+    """What can be found without running anything; `quick` without data too."""
+    stages, scope, clone = it.stages, it.scope, it.clone
+    lock = {name: entry for name, entry in it.lock.items() if name in stages}
+    head = it.commit == run_git(
+        "rev-parse", "HEAD", at=it.root
+    )  # else the working tree is no matter
+    found = checks.check_uncommitted(it.root) if head else []
+    found += checks.check_marks(stages[s] for s in scope)
+    found += checks.check_listed(it.lock, stages, scope)
+    found += checks.check_up_to_date(lock, stages, scope, clone, it.cache.members)
+    found += checks.check_metrics(lock, stages, scope, clone)
+    if not quick:
+        found += checks.check_workspace(lock, scope, it.root) if head else []
+        found += checks.check_caches(it.root, it.cache, lock, stages, scope)
+    return found
+
+
+def rerun(
+    it: Subject,
+    env: Path,
+    have: dict[str, str],
+    jobs: int,
+    wandb: bool,
+    made: dict[str, Any],
+) -> tuple[list[Finding], dict[str, Verdict], Judged]:
+    """Make the stages anew with the environment `env`, which has the packages `have`: what was
+    found, each stage's verdict, its figures judged. `made` are the runs' manifests.
+    """
+    pins = checks.read_pins((it.clone / PACKAGE_LOCK).read_text())
+    findings = checks.check_packages(have, pins, str(env))
+    if findings:
+        return findings, {}, Judged()
+    with tempfile.TemporaryDirectory(prefix="facet-trace-") as temporary:
+        notes = Path(temporary).resolve() / "notes"
+        record = it.root if wandb else None
+        failed = run_pipeline(it.clone, env, it.wanted, it.whole, jobs, notes, record)
+        if failed:
+            findings.append(Finding("rerun", "the pipeline", "; ".join(failed)))
+        findings += find_undeclared_reads(it.clone, notes, it.stages, it.lock, it.scope)
+    found = judge_stages(it.lock, checks.read_lock(it.clone), it.scope)
+    fill_metrics(found, it.clone, it.cache, it.committed)
+    runs = [n.partition("@")[2] for n in found if n.startswith("train@")]
+    here = read_processors(it.clone, runs)
+    # Made here or there without the promise of equal bytes; without a manifest, there is a promise.
+    elsewhere = {run for run, told in here.items() if not told.get("same_bytes")} | {
+        run
+        for run, m in made.items()
+        if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
+    }
+    judged = judge_metrics(found, elsewhere, it.clone, it.committed)
+    judged.processor = next(iter(here.values()), judged.processor)
+    mark_consistent(found, it.stages, elsewhere, judged)
+    return findings, found, judged
+
+
+def local_cache(root: Path) -> Cache:
+    """The cache that the project in `root` uses."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return Cache(Path(repo.cache.local.path))

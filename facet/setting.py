@@ -1,0 +1,30 @@
+"""Lay a named setting over params.yaml: `make setting NAME=class`."""
+
+from pathlib import Path
+
+import yaml
+
+from facet.config import check_params, merge, read_params, suggest
+from facet.errors import InputError
+from facet.names import PARAMS_FILE
+from facet.storage import atomic_write
+
+SETTINGS_FOLDER = Path("settings")
+
+
+def apply_setting(names: str) -> None:
+    """Write settings/NAME.yaml into params.yaml, key by key; several NAMES with commas.
+
+    `git checkout params.yaml` undoes it.
+    """
+    tree = read_params()
+    for name in names.split(","):
+        file = SETTINGS_FOLDER / f"{name}.yaml"
+        if not file.exists():
+            known = [p.stem for p in SETTINGS_FOLDER.glob("*.yaml")]
+            raise InputError(f"{file}: no setting of that name{suggest(name, known)}")
+        tree = merge(tree, read_params(file))
+    check_params(tree)
+    with atomic_write(PARAMS_FILE) as aside:
+        aside.write_text(yaml.safe_dump(tree, sort_keys=False, default_flow_style=None))
+    print(f"{PARAMS_FILE} holds the setting {names}; `git diff {PARAMS_FILE}` shows it")

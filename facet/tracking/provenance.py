@@ -1,0 +1,141 @@
+"""Who made a run, when, where and from what: metrics/manifests/RUN.json.
+
+Neither in git nor an output of DVC, since it differs each time while the run does not.
+"""
+
+import contextlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from facet.config import parse_run
+from facet.names import MANIFESTS, RUN
+from facet.processor import LIMITS, cpu_fields, same_bytes
+from facet.storage import file_sha256, md5, write_json
+
+# What computes or stores; requirements.lock, whose hash is among the inputs, names all.
+PACKAGES = ("dvc", "keras", "numpy", "pandas", "pillow", "scipy", "scikit-learn", "tensorflow",
+            "wandb")  # fmt: skip
+# What can change a byte, or tell two processors of one name apart.
+PROCESSOR_FLAGS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw",
+        "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+        "asimd", "asimdhp", "sve", "sve2", "bf16", "i8mm")  # fmt: skip
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def run_git(*words: str) -> str:
+    """What git says; empty outside a repository."""
+    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+
+
+def make_provenance(run: str, dataset: str, id: str, data: Path) -> dict[str, Any]:
+    """What a run is and comes from: commit, and the hashes of its inputs."""
+    experiment, seed = parse_run(run)
+    return {
+        "run": run,
+        "experiment": experiment,
+        "dataset": dataset,
+        "seed": seed,
+        "identity": id,
+        "commit": run_git("rev-parse", "HEAD"),
+        # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
+        "uncommitted": bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
+        "data_sha256": file_sha256(data),
+        "lock_sha256": file_sha256("requirements.lock"),
+    }
+
+
+def git_user() -> dict[str, str | None]:
+    """Name and e-mail as git knows them; None where git was told neither."""
+    return {k: run_git("config", f"user.{k}") or None for k in ("name", "email")}
+
+
+def utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_processor(gpus: Sequence[str] = ()) -> dict[str, Any]:
+    """What the bytes of a result may depend on: instructions, caches, C library, limits in force.
+
+    `vendor`, `family`, `model`, `stepping`, `name`, `flags` are the kernel's, "" or [] where it
+    tells none; `caches` a core's, like {"L1 Data": "32K"}; `limits` the environment variables in
+    force; `gpus` those that TensorFlow uses; `same_bytes` whether results made here have the bytes
+    that they have elsewhere.
+    """
+    fields = cpu_fields()
+    flags = f"{fields.get('flags', '')} {fields.get('Features', '')}".split()
+    return {
+        "architecture": platform.machine(),
+        "name": fields.get("model name") or platform.processor() or "unknown",
+        "vendor": fields.get("vendor_id") or fields.get("CPU implementer", ""),
+        "family": fields.get("cpu family", ""),
+        "model": fields.get("model") or fields.get("CPU part", ""),
+        "stepping": fields.get("stepping") or fields.get("CPU revision", ""),
+        "flags": [f for f in PROCESSOR_FLAGS if f in flags],
+        "caches": cache_sizes(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "limits": {k: os.environ[k] for k in LIMITS if k in os.environ},
+        "gpus": list(gpus),
+        "same_bytes": same_bytes() and not gpus,
+    }
+
+
+def name_processor(told: Any) -> str:
+    """A description from `describe_processor` in a line; empty where it is none."""
+    try:
+        widest = [f for f in told["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
+        numbers = "/".join(told[k] for k in ("family", "model", "stepping")).strip("/")
+        words = (told["name"], told["vendor"], numbers, told["architecture"], *widest, told["libc"])
+        return ", ".join(w for w in words if w)
+    except (KeyError, TypeError):
+        return ""
+
+
+def cache_sizes() -> dict[str, str]:
+    """A core's caches, size by level and type, as Linux tells them; empty elsewhere."""
+    found = {}
+    for folder in sorted(CACHES.glob("index*")):
+        with contextlib.suppress(OSError):
+            told = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
+            level, kind, size = told
+            found[f"L{level} {kind}"] = size
+    return found
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine this process runs on; `cores` are those it may use."""
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+    return {"host": platform.node(), "system": platform.platform(), "cores": len(usable)}
+
+
+def package_versions() -> dict[str, str]:
+    """Python's version and those of the PACKAGES that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def write_manifest(run: str, origin: dict[str, Any], inputs: Iterable[Path], wandb_id: str) -> None:
+    """Say of a run just made who, when, where and from what; `origin` is train's provenance."""
+    folder = Path(RUN.format(run))
+    outputs = [*sorted(folder.iterdir()), folder]
+    write_json(
+        MANIFESTS.format(run),
+        origin
+        | {
+            "who": git_user(),
+            "when": utc_now(),
+            "machine": describe_machine(),
+            "versions": package_versions(),
+            "inputs": {os.path.relpath(p): md5(p) for p in inputs},
+            "outputs": {str(p): md5(p) for p in outputs},
+            "wandb_id": wandb_id,
+        },
+    )

@@ -1,0 +1,204 @@
+"""What W&B is told of a run, from its stored files alone: no server, no clock, no W&B.
+
+`evaluate` and `compare` tell it as they go; `make dashboard` tells what was never told, because
+DVC restored it.
+"""
+
+import configparser
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facet.config import parse_run
+from facet.errors import InputError
+from facet.names import (
+    AUGMENTED,
+    COMPARISONS_FILE,
+    COSTS,
+    CURVES_TABLE,
+    EVALUATION,
+    HEAD_METRICS,
+    METRICS,
+    RUN,
+    RUNS_TABLE,
+)
+from facet.storage import file_sha256, load_pickle, read_csv, read_json, select_split
+from facet.tracking import provenance
+from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
+
+TABLE_ROWS = 60  # rows in a run's table of answers; each costs W&B a file
+
+
+def find_run_id(run: str) -> str:
+    """The id under which this machine trained a run last, or else the run's own."""
+    id: str = read_json(Path(RUN.format(run)) / "model.json")["wandb"]["id"]
+    try:
+        last = str(read_json(COSTS.format(run))["wandb_id"])
+    except (InputError, KeyError):
+        return id
+    return last if last.startswith(id) else id
+
+
+def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
+    """A run's story; `id` is that of the W&B run, the run's own if None.
+
+    `where` is what only the machine that ran knows, for its provenance.
+    """
+    folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
+    about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
+    data = Path(AUGMENTED.format(about["experiment"]))
+    content = select_split(load_pickle(data), parse_run(run)[1])
+    told = [epoch_metrics({k: parse_number(v) for k, v in row.items()}) for row in history]
+    pictures = sorted(Path(EVALUATION.format(run)).glob("*.png"))
+    shown: dict[str, Path | Table | Plot] = {f"pictures/{p.stem}": p for p in pictures}
+    shown["answers"] = prediction_table(
+        content, load_pickle(folder / "predictions.pkl"), list(metrics["heads"])
+    )
+    hashes = {
+        p.name: file_sha256(p) for p in [*sorted(folder.iterdir()), Path(METRICS.format(run))]
+    }
+    origin = provenance.make_provenance(run, about["dataset"], about["identity"], data)
+    return RunRecord(
+        id=id or about["wandb"]["id"],
+        options=describe_run(run, about["dataset"]),
+        # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
+        config=about["declared"] | {"provenance": origin | where, "outputs": hashes},
+        rows=told,
+        shown=shown,
+        summary=summarise(told, metrics),
+        files={"model.keras": find_cached(folder / "model.keras")},
+        alerts={f"{run}: {w.partition(':')[0]}": w for w in metrics["warnings"]},
+    )
+
+
+def parse_number(text: str) -> float:
+    """A number as the history has it: an epoch whole."""
+    return int(text) if text.isdigit() else float(text)
+
+
+def summarise(told: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str, Any]:
+    """A run's last and best epochs and its figures on the test part.
+
+    Best is the lowest loss and the highest accuracy; `best_epoch` is that of the validation loss,
+    or of the training loss where nothing was held out.
+    """
+    out: dict[str, Any] = {f"final/{k}": v for k, v in told[-1].items() if "/" in k}
+    for name in told[-1]:
+        if "/" in name:
+            values = [row[name] for row in told]
+            out[f"best/{name}"] = min(values) if name.endswith("loss") else max(values)
+    loss = "validation/loss" if "validation/loss" in told[-1] else "train/loss"
+    out["best_epoch"] = min(told, key=lambda row: row[loss])["epoch"]
+    for head, m in metrics["heads"].items():
+        out |= {f"test/{head}/{k}": m[k] for k in HEAD_METRICS if m[k] is not None}
+        out[f"test/{head}/verdict"] = m["verdict"]
+        for key in ("ci95", "balanced_ci95"):
+            if m[key]:
+                out |= dict(zip((f"test/{head}/{key}_low", f"test/{head}/{key}_high"), m[key],
+                                strict=True))  # fmt: skip
+    keys = ("n_train", "n_validation", "n_test", "parameters", "multiply_adds")
+    return out | {k: metrics[k] for k in keys} | {"warnings": len(metrics["warnings"])}
+
+
+def prediction_table(content: dict[str, Any], said: dict[str, Any], heads: list[str]) -> Table:
+    """Test items with their picture, true and predicted classes; the worst first, ANSWERS at most.
+
+    Worst is the least probability for the truth, of whichever head gave it.
+    """
+    X, names = content["X_test"], content["names_test"]
+    n = np.arange(len(X))
+    truth = {h: content[f"y_test_{h}"] for h in heads}
+    p = {h: said[f"{h}_test"] for h in heads}
+    sure = np.min([p[h][n, truth[h]] for h in heads], axis=0)
+    chosen = np.argsort(sure, kind="stable")[:TABLE_ROWS]
+    image = X.ndim == 4
+    columns = ["name", *(["image"] if image else [])]
+    columns += [f"{h}_{what}" for h in heads for what in ("true", "said", "probability")]
+    out = []
+    for i in chosen:
+        row: list[Any] = [str(names[i])]
+        if image:
+            row.append(np.rint(X[i] * 255).astype("uint8"))
+        for h in heads:
+            classes, best = content[f"classes_{h}"], int(p[h][i].argmax())
+            row += [str(classes[truth[h][i]]), str(classes[best]), float(p[h][i, best])]
+        out.append(row)
+    return Table(columns, out)
+
+
+def comparisons_id() -> str:
+    """The id of the W&B run that shows what metrics/comparisons.json says."""
+    return "comparisons-" + file_sha256(COMPARISONS_FILE)[:8]
+
+
+def record_comparisons() -> RunRecord:
+    """The story of all comparisons together, from what `compare` wrote into metrics/."""
+    files = (COMPARISONS_FILE, RUNS_TABLE, CURVES_TABLE)
+    verdicts = read_json(COMPARISONS_FILE)
+    runs, curves = read_csv(RUNS_TABLE), read_csv(CURVES_TABLE)
+    keys = ("baseline", "candidate", "head", "metric", "baseline_mean", "candidate_mean",
+            "difference", "ci95", "p_value", "verdict", "seeds_needed", "covers")  # fmt: skip
+    cells = [[name, *(c[k] if k != "ci95" else format_interval(c[k]) for k in keys)]
+             for name, c in verdicts.items()]  # fmt: skip
+    table = [[parse_cell(v) for v in row.values()] for row in runs]
+    plots = {f"curves/{name}": plot_comparison(name, c, curves) for name, c in verdicts.items()}
+    return RunRecord(
+        id=comparisons_id(),
+        options={"name": "comparisons", "job_type": "compare", "tags": ["comparisons"]},
+        config={"outputs": {p.name: file_sha256(p) for p in files}},
+        shown={
+            "comparisons": Table(["comparison", *keys], cells),
+            "runs": Table(list(runs[0]) if runs else [], table),
+            **plots,
+        },
+        summary={
+            f"{name}/{k}": c[k]
+            for name, c in verdicts.items()
+            for k in ("difference", "verdict", "p_value", "seeds_needed")
+            if c[k] is not None
+        },
+    )
+
+
+def format_interval(ends: list[float] | None) -> str:
+    return f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else ""
+
+
+def parse_cell(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def plot_comparison(name: str, comparison: dict[str, Any], curves: list[dict[str, str]]) -> Plot:
+    """Both experiments' accuracy on a comparison's head by epoch, a mean over seeds."""
+    head, lines = comparison["head"], {}
+    for part in ("training", "validation"):
+        for experiment in (comparison["baseline"], comparison["candidate"]):
+            found: dict[float, list[float]] = defaultdict(list)
+            for row in curves:
+                if (row["experiment"], row["head"], row["part"]) == (experiment, head, part):
+                    found[float(row["epoch"])].append(float(row["value"]))
+            if found:
+                means = [float(np.mean(v)) for v in found.values()]
+                lines[f"{experiment}, {part}"] = (list(found), means)
+    return Plot(f"{name}: accuracy on {head}, mean over seeds", "epoch", lines)
+
+
+def find_cached(file: Path) -> Path:
+    """DVC's own copy of a file, which no later run overwrites; the file itself if there is none."""
+    where = Path(".dvc/cache")
+    for name in ("config", "config.local"):
+        said = configparser.ConfigParser(interpolation=None)
+        try:
+            said.read(Path(".dvc") / name)
+            where = Path(".dvc") / said["cache"]["dir"]
+        except (configparser.Error, KeyError):
+            continue
+    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    held = (where / "files/md5" / md5[:2] / md5[2:]).resolve()
+    return held if held.is_file() else file.resolve()

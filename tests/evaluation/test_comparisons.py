@@ -1,0 +1,135 @@
+"""Runs come together: a row each, curves, and verdicts that pair by seed and item."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facet.config import Comparison
+from facet.errors import InputError
+from facet.evaluation import comparisons
+from facet.names import METRICS, RUN
+from facet.storage import save_pickle, write_json
+from stages import compare
+from tests.helpers import small_parameters
+
+N = 120
+C = Comparison(baseline="plain", candidate="dropped", head="pose", metric="accuracy")
+
+
+def write(run: str, share: float, names: str = "n", verdict: str = "above chance") -> None:
+    """A run's files, with `share` of the answers right."""
+    experiment, seed = run.split("-")
+    rng = np.random.default_rng([int(seed), int(share * 100)])
+    y = np.arange(N) % 4
+    predicted = np.where(rng.random(N) < share, y, (y + 1) % 4)
+    items = np.array([f"{names}{i:03d}" for i in range(N)])
+    Path(RUN.format(run)).mkdir(parents=True)
+    save_pickle(f"{RUN.format(run)}/predictions.pkl", {
+        "pose_test": np.eye(4, dtype="float32")[predicted], "pose_truth": y,
+        "names_test": items, "groups_test": items})  # fmt: skip
+    Path(f"{RUN.format(run)}/history.csv").write_text(
+        "epoch,learning_rate,loss,pose_accuracy,val_loss,val_pose_accuracy\n1,0.1,2,0.5,3,0.25\n"
+    )
+    right = int((predicted == y).sum())
+    head = {"classes": list("abcd"), "accuracy": right / N, "ci95": [0.1, 0.9],
+            "balanced_accuracy": right / N, "balanced_ci95": [0.1, 0.9], "chance": 0.25,
+            "balanced_chance": 0.25, "correct": right, "wrong": N - right, "confusion": [],
+            "verdict": verdict}  # fmt: skip
+    write_json(METRICS.format(run), {
+        "experiment": experiment, "dataset": "faces", "seed": int(seed), "n_train": 360,
+        "n_test": N, "parameters": 10 * (2 if experiment == "dropped" else 1), "epochs": 1,
+        "multiply_adds": 5, "warnings": [], "wandb": {"id": run},
+        "heads": {"pose": head}})  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    parameters = small_parameters("embedded") | {"seeds": [0, 1, 2]}
+    (tmp_path / "params.yaml").write_text(json.dumps(parameters))
+    return tmp_path
+
+
+def compared(runs: dict[str, Any]) -> dict[str, Any]:
+    return comparisons.compare_experiments(
+        C, "dropout", [0, 1, 2], {r: comparisons.read_metrics(r) for r in runs}
+    )
+
+
+def test_all_runs_come_together(project: Path) -> None:
+    runs = {f"{e}-{s}": share for e, share in (("plain", 0.5), ("dropped", 0.95)) for s in range(3)}
+    for run, share in runs.items():
+        write(run, share)
+    write("gone-0", 0.5)
+    compare.main()
+    assert not list(project.glob("*/runs/gone*"))
+    with open("metrics/runs.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["run"] for r in rows] == list(runs)
+    assert float(rows[0]["accuracy"]) == pytest.approx(int(rows[0]["correct"]) / N)
+    with open("metrics/curves.csv") as file:
+        curves = list(csv.DictReader(file))
+    assert len(curves) == 6 * 4
+    assert {(c["part"], c["metric"], c["value"]) for c in curves} == {
+        ("training", "loss", "2"), ("validation", "loss", "3"),
+        ("training", "accuracy", "0.5"), ("validation", "accuracy", "0.25"),
+    }  # fmt: skip
+    found = json.loads(Path("metrics/comparisons.json").read_text())["dropout"]
+    assert found["verdict"] == "better"
+    assert found["difference"] == pytest.approx(found["candidate_mean"] - found["baseline_mean"])
+    assert found["ci95"][0] > 0
+    assert found["p_value"] < 0.05
+    assert found["cost"] == {"parameters": 2.0, "multiply_adds": 1.0}
+    assert found["covers"]
+
+
+def test_equal_shares_are_no_difference_and_worse_is_worse(project: Path) -> None:
+    runs = [f"{e}-{s}" for e in ("plain", "dropped") for s in range(3)]
+    for run in runs:
+        write(run, 0.7)
+    assert compared(dict.fromkeys(runs))["verdict"] == "no difference shown"
+    swapped = C.model_copy(update={"baseline": "dropped", "candidate": "low"})
+    for s in range(3):
+        write(f"low-{s}", 0.2)
+    runs += [f"low-{s}" for s in range(3)]
+    found = comparisons.compare_experiments(
+        swapped, "x", [0, 1, 2], {r: comparisons.read_metrics(r) for r in runs}
+    )
+    assert found["verdict"] == "worse"
+
+
+def test_one_seed_shows_nothing(project: Path) -> None:
+    write("plain-0", 0.2)
+    write("dropped-0", 0.9)
+    found = comparisons.compare_experiments(
+        C, "x", [0], {r: comparisons.read_metrics(r) for r in ("plain-0", "dropped-0")}
+    )
+    assert found["verdict"] == "no difference shown"
+    assert found["ci95"] is found["p_value"] is found["seeds_needed"] is None
+    assert found["difference"] > 0.5
+
+
+def test_a_head_not_applicable_is_no_verdict(project: Path) -> None:
+    runs = [f"{e}-{s}" for e in ("plain", "dropped") for s in range(3)]
+    for run in runs:
+        write(run, 0.7, verdict="not applicable")
+    found = compared(dict.fromkeys(runs))
+    assert found["verdict"] == "no difference shown"
+    assert found["difference"] is None
+
+
+def test_runs_on_different_items_are_refused(project: Path) -> None:
+    runs = [f"{e}-{s}" for e in ("plain", "dropped") for s in range(3)]
+    for run in runs:
+        write(run, 0.7, names="m" if run == "dropped-1" else "n")
+    with pytest.raises(InputError, match=r"plain-1 and dropped-1 were tested on different items"):
+        compared(dict.fromkeys(runs))
+
+
+def test_a_missing_run_is_refused(project: Path) -> None:
+    with pytest.raises(InputError, match=r"metrics/runs/plain-0.json: not readable"):
+        compare.main()

@@ -1,0 +1,182 @@
+"""Networks are what params.yaml says; trainings repeat themselves to the byte, also when killed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facet.models.training import item_weights, shuffled_order
+from facet.storage import file_sha256, load_pickle
+from tests.helpers import Project
+
+
+def hashes(project: Project, run: str) -> dict[str, str]:
+    return {p.name: file_sha256(p) for p in (project.folder / "data/runs" / run).iterdir()}
+
+
+def train(project: Project, run: str, **env: str) -> None:
+    project.run(sys.executable, "-m", "stages.train", run, **env)
+
+
+def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared: Project) -> None:
+    train(prepared, "dropped-0")
+    first = hashes(prepared, "dropped-0")
+    assert set(first) == {"model.keras", "model.json", "history.csv", "predictions.pkl"}
+    assert not list(prepared.folder.glob(".ckpt/*/state.pkl"))
+    core = str(min(os.sched_getaffinity(0)))
+    prepared.run("taskset", "-c", core, sys.executable, "-m", "stages.train", "dropped-0")
+    assert hashes(prepared, "dropped-0") == first
+
+    words = [sys.executable, "-m", "stages.train", "dropped-0"]
+    process = subprocess.Popen(words, cwd=prepared.folder, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    for _ in range(1200):
+        if list(prepared.folder.glob(".ckpt/*/state.pkl")):
+            break
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in [*map(int, children), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    assert list(prepared.folder.glob(".ckpt/*/state.pkl")), "it ended before it could be killed"
+    done = prepared.run(*words)
+    assert "going on after epoch" in done.stdout
+    assert hashes(prepared, "dropped-0") == first
+    assert json.loads((prepared.folder / "metrics/costs/dropped-0.json").read_text())["resumed"]
+
+
+def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
+    train(prepared, "plain-0")
+    first = hashes(prepared, "plain-0")
+    about = json.loads((prepared.folder / "data/runs/plain-0/model.json").read_text())
+    (folder,) = (prepared.folder / ".ckpt" / i for i in [about["identity"]])
+    folder.mkdir(parents=True)
+    (folder / "state.pkl").write_bytes(b"cut off")
+    train(prepared, "plain-0")
+    assert hashes(prepared, "plain-0") == first
+
+
+def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) -> None:
+    prepared.parameters["seeds"] = [0, 1]
+    prepared.write()
+    train(prepared, "plain-0")
+    train(prepared, "plain-1")
+    a, b = hashes(prepared, "plain-0"), hashes(prepared, "plain-1")
+    assert all(a[k] != b[k] for k in a)
+    with (prepared.folder / "data/runs/plain-0/history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["epoch"] for r in rows] == ["1", "2"]
+    assert set(rows[0]) == {
+        "epoch", "learning_rate", "loss", "pose_accuracy", "eyes_accuracy", "val_loss",
+        "val_pose_accuracy", "val_eyes_accuracy",
+    }  # fmt: skip
+
+
+def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project) -> None:
+    prepared.parameters["experiments"]["plain"]["learning_rate"] = 1e30
+    prepared.write()
+    prepared.run(sys.executable, "-m", "stages.augment", "plain")
+    done = prepared.run(sys.executable, "-m", "stages.train", "plain-0", check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("train: non-finite loss (")
+    assert not (prepared.folder / "data/runs/plain-0").exists()
+
+
+PLAIN = """
+import json, sys
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1], compile=False)
+assert not any(name.startswith(("facet", "stages")) for name in sys.modules)
+rows = model(np.load(sys.argv[2]), training=False)
+print(json.dumps([[type(layer).__module__.partition(".")[0] for layer in model.layers],
+                  {head: np.asarray(p).tolist() for head, p in rows.items()}]))
+"""
+
+
+def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: Project) -> None:
+    prepared.parameters["experiments"]["plain"]["network"] = {
+        "trunk": [{"conv": 4, "pool": 2, "batchnorm": True}, {"average": True},
+                  {"dense": 8, "batchnorm": True}]}  # fmt: skip
+    prepared.write()
+    prepared.run(sys.executable, "-m", "stages.augment", "plain")
+    train(prepared, "plain-0")
+    folder = prepared.folder / "data/runs/plain-0"
+    inputs = prepared.folder.parent / "inputs.npy"
+    np.save(inputs, load_pickle(prepared.folder / "data/augmented/plain.pkl")["X_test"])
+    words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
+    done = subprocess.run(words, cwd=inputs.parent, env=os.environ | {"PYTHONPATH": ""},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    modules, answers = json.loads(done.stdout.splitlines()[-1])
+    assert set(modules) == {"keras"}
+    said = load_pickle(folder / "predictions.pkl")
+    np.testing.assert_allclose(answers["pose"], said["pose_test"], atol=1e-5)
+    np.testing.assert_allclose(np.ravel(answers["eyes"]), said["eyes_test"][:, 1], atol=1e-5)
+
+
+BUILD = """
+import json, sys
+import numpy as np
+from facet.models import network
+from facet.config import Experiment
+spec = Experiment.model_validate(json.loads(sys.argv[1]))
+model = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
+again = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
+other = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=4)
+same = all((x == y).all() for x, y in zip(model.get_weights(), again.get_weights()))
+new = any((x != y).any() for x, y in zip(model.get_weights(), other.get_weights()))
+print(json.dumps({
+    "layers": [[l.name, type(l).__name__] for l in model.layers],
+    "shapes": {h: list(o.shape) for h, o in model.output.items()},
+    "rates": [round(network.learning_rate(spec, e), 6) for e in range(4)],
+    "same": same, "new": new, **network.count_costs(model)}))
+"""
+
+
+def build(network: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    spec = {"dataset": "d", "epochs": 4, "batch": 8, "threads": 1, "learning_rate": 0.1,
+            "schedule": "constant", "class_weights": "none", "network": network}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", BUILD, json.dumps(spec | changes)], check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_network_is_built_as_described(tmp_path: Path) -> None:
+    deep = [{"dense": 7}, {"dropout": 0.5}, {"dense": 3}]
+    network = {
+        "trunk": [{"conv": 4, "pool": 2}, {"conv": 6, "kernel": 5, "batchnorm": True},
+                  {"average": True}],
+        "heads": {"each": [], "b": deep},
+    }  # fmt: skip
+    made = build(network, tmp_path, schedule="cosine")
+    kinds = [k for _, k in made["layers"]]
+    assert kinds.count("Conv2D") == 2
+    assert kinds.count("MaxPooling2D") == kinds.count("GlobalAveragePooling2D") == 1
+    assert kinds.count("Dropout") == kinds.count("ExactBatchNormalization") == 1
+    assert made["shapes"] == {"a": [None, 1], "b": [None, 5]}
+    convolutions = (9 * 4 + 4) + (25 * 4 * 6 + 6) + 2 * 6
+    heads = (6 + 1) + (6 * 7 + 7) + (7 * 3 + 3) + (3 * 5 + 5)
+    assert made["parameters"] == convolutions + heads
+    multiply_adds = 16 * 12 * 9 * 4 + 8 * 6 * 25 * 4 * 6 + 6 + 6 * 7 + 7 * 3 + 3 * 5
+    assert made["multiply_adds"] == multiply_adds
+    assert made["same"]
+    assert made["new"]
+    assert made["rates"] == [0.1, 0.085355, 0.05, 0.014645]
+
+
+def test_orders_and_weights() -> None:
+    orders = [shuffled_order(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(o) == list(range(50)) for o in orders)
+    assert len({tuple(o) for o in orders}) == 4
+    y = np.array([0] * 8 + [1] * 2)
+    assert item_weights(y, 2, "none").tolist() == [1.0] * 10
+    balanced = item_weights(y, 2, "balanced")
+    assert balanced[y == 0].sum() == pytest.approx(balanced[y == 1].sum())
+    assert balanced.mean() == pytest.approx(1)

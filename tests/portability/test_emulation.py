@@ -1,0 +1,139 @@
+"""The same bytes on each x86-64 processor with AVX2: limits in force, emulated ones agree."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from facet import processor
+from facet.errors import InputError
+from facet.portability import emulation
+from facet.portability.steps import FAULTS
+from facet.storage import md5
+from facet.tracking.provenance import describe_processor, name_processor
+from tests.helpers import ROOT, Project
+
+# What each library says of the kernels that it uses, in a process that imported the library first.
+IN_FORCE = """
+import json, os
+import facet.models.training
+from facet.models.runtime import configure_tensorflow
+from numpy.lib.introspect import opt_func_info
+import scipy.linalg
+from threadpoolctl import threadpool_info
+os.environ["ONEDNN_VERBOSE"] = "1"
+configure_tensorflow(1)
+import tensorflow as tf
+tf.ones((64, 640)) @ tf.ones((640, 64))
+numpy = opt_func_info(func_name="^(exp|sin|multiply)$", signature="float32|float64")
+print(json.dumps({
+    "numpy": sorted({kind["current"] for f in numpy.values() for kind in f.values()}),
+    "openblas": [[t["architecture"], t["num_threads"]] for t in threadpool_info()
+                 if t["internal_api"] == "openblas"]}))
+"""
+CPUINFO = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 42
+model name\t: Old
+flags\t\t: fpu sse4_2 avx
+
+processor\t: 1
+"""
+
+
+@pytest.fixture(scope="session")
+def emulator() -> str:
+    """QEMU's user-mode emulator; `.ci/run` lays one."""
+    try:
+        return emulation.find_emulator()
+    except InputError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="session")
+def ours(emulator: str) -> dict[str, str]:
+    return emulation.hash_steps(None, emulator, faults=True)
+
+
+@pytest.mark.parametrize("name", emulation.PROCESSORS[:3])
+def test_an_emulated_processor_makes_the_same_bytes_and_finds_both_faults(
+    name: str, emulator: str, ours: dict[str, str]
+) -> None:
+    theirs = emulation.hash_steps(name, emulator, faults=True)
+    assert set(theirs) == set(ours)
+    assert len(ours) > 6
+    assert emulation.find_differences(ours, theirs) == list(FAULTS)
+
+
+def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path: Path) -> None:
+    core, memory = str(min(os.sched_getaffinity(0))), Path("/dev/shm")
+    other = Path(tempfile.mkdtemp(prefix="a folder, ä ", dir=memory if memory.is_dir() else None))
+    home = tmp_path / "nobody"
+    home.mkdir()
+    strange = {"LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "3",
+               "HOME": str(home), "GIT_CONFIG_GLOBAL": os.devnull, "COLUMNS": "40",
+               "OMP_NUM_THREADS": "2"}  # fmt: skip
+    stages = [f"{s} faces" for s in ("download", "pickle", "normalise")]
+    stages += ["augment dropped", "train dropped-0", "evaluate dropped-0"]
+    try:
+        shutil.copytree(project.folder, other / "project")
+        umask = ["sh", "-c", 'umask 077; exec "$@"', "sh", "taskset", "-c", core]
+        made = []
+        for folder, before, env in ((project.folder, [], {}), (other / "project", umask, strange)):
+            for stage in stages:
+                subprocess.run([*before, sys.executable, "-m", *f"stages.{stage}".split()],
+                               cwd=folder, env=os.environ | env, check=True)  # fmt: skip
+            made.append({str(p.relative_to(folder)): md5(p)
+                         for name in ("data", "metrics/runs") for p in (folder / name).rglob("*")
+                         if p.is_file()})  # fmt: skip
+        assert len(made[0]) > 60
+        assert made[0] == made[1]
+    finally:
+        shutil.rmtree(other)
+
+
+@pytest.mark.skipif(not processor.same_bytes(), reason=processor.why_other_bytes())
+def test_each_library_uses_avx2_and_no_more_whatever_the_environment_says() -> None:
+    asked = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OPENBLAS_CORETYPE": "SkylakeX",
+             "NPY_DISABLE_CPU_FEATURES": "", "TF_ENABLE_ONEDNN_OPTS": "0"}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", IN_FORCE], cwd=ROOT, env=os.environ | asked,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert [line.split(",")[4] for line in lines if ",info,cpu,isa:" in line] == ["isa:Intel AVX2"]
+    told = json.loads(next(line for line in lines if line.startswith("{")))
+    assert told["numpy"] == ["X86_V3"]
+    assert told["openblas"]
+    assert all(t == ["Haswell", 1] for t in told["openblas"])
+
+
+def test_a_processor_that_promises_nothing_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert "has no AVX2" in processor.note_other_bytes()
+    processor.limit_instructions()
+    assert "OPENBLAS_CORETYPE" not in os.environ  # its kernels would end the process
+    told = describe_processor()
+    assert (told["vendor"], told["family"], told["model"], told["name"]) == (
+        "GenuineIntel", "6", "42", "Old")  # fmt: skip
+    assert (told["flags"], told["same_bytes"]) == (["sse4_2", "avx"], False)
+    assert "Old, GenuineIntel, 6/42, x86_64, avx" in name_processor(told)
+
+    (tmp_path / "cpuinfo").write_text(CPUINFO.replace("avx", "avx avx2 fma"))
+    assert processor.note_other_bytes() == ""
+    processor.limit_instructions()
+    assert os.environ["OPENBLAS_CORETYPE"] == "Haswell"
+    assert describe_processor()["same_bytes"]
+    assert not describe_processor(["a GPU"])["same_bytes"]
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert "is aarch64" in processor.note_other_bytes()

@@ -1,0 +1,118 @@
+"""What two commits differ in, on a small repository of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+HEADER = (
+    "run,experiment,seed,head,accuracy,balanced_accuracy,chance,balanced_chance,ci95_low,"
+    "ci95_high,balanced_ci95_low,balanced_ci95_high\n"
+)
+
+
+def results(folder: Path, epochs: int, deep: float, verdict: str) -> None:
+    """Write parameters and results of two experiments with two seeds; `deep` is one's accuracy."""
+    (folder / "metrics").mkdir(exist_ok=True)
+    extra = "    dropout: 0.2\n" if epochs > 10 else ""
+    (folder / "params.yaml").write_text(
+        f"defaults: {{epochs: {epochs}, batch: 32}}\n"
+        f"experiments:\n  deep:\n    heads: [pose]\n{extra}"
+    )
+    rows = []
+    for experiment, value in (("plain", 0.5), ("deep", deep)):
+        for seed in (0, 1):
+            v = value + 0.02 * seed
+            figures = [v, v, 0.3, 0.25, v - 0.1, v + 0.1, v - 0.2, v + 0.2]
+            rows.append([f"{experiment}-{seed}", experiment, seed, "pose", *figures])
+    rows.append(["plain-0", "plain", 0, "userid", *[""] * 8])  # not applicable
+    text = HEADER + "".join(",".join(map(str, r)) + "\n" for r in rows)
+    (folder / "metrics/runs.csv").write_text(text)
+    one = {"difference": deep - 0.5, "ci95": [0.01, 0.2], "verdict": verdict}
+    same = {"difference": None, "ci95": None, "verdict": "no difference shown"}
+    (folder / "metrics/comparisons.json").write_text(json.dumps({"depth": one, "other": same}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository with a commit without results, one with, and newer results uncommitted."""
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path,
+                       check=True, capture_output=True)  # fmt: skip
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "start")
+    git("tag", "empty")
+    results(tmp_path, 10, 0.55, "no difference shown")
+    git("add", "-A")
+    git("commit", "-q", "-m", "results")
+    git("tag", "old")
+    results(tmp_path, 20, 0.61, "better")
+    return tmp_path
+
+
+def diff(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "facet", "diff", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_it_says_what_differs_from_the_working_tree(folder: Path) -> None:
+    done = diff(folder, "--a", "old")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert "-> the working tree" in said
+    assert "parameters: 2 differ" in said
+    assert "  defaults.epochs: 10 -> 20\n" in said
+    assert "  experiments.deep.dropout: - -> 0.2\n" in said
+    assert "figures" in said
+    assert "2 differ, 4 are the same" in said
+    assert "  deep pose balanced_accuracy\n" in said
+    assert "    0.560 [0.360, 0.760] chance 0.250 (2 seeds)\n" in said
+    assert "    -> 0.620 [0.420, 0.820] chance 0.250 (2 seeds)\n" in said
+    assert "    -> 0.620 [0.520, 0.720] chance 0.300 (2 seeds)\n" in said
+    assert "plain" not in said
+    assert "  depth\n    no difference shown +0.050 [+0.010, +0.200]\n    -> better +0.110" in said
+    assert "1 differ, 1 are the same" in said
+
+
+def test_two_commits_and_no_difference(folder: Path) -> None:
+    said = diff(folder, "--a", "old", "--b", "old").stdout
+    assert said.count(" 0 differ") == 3
+    assert "->" not in said.split("\n", 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--a", ""], "A: names no commit"),
+        (["--a", "nothing"], "A=nothing: no commit of that name here"),
+        (["--a", "old", "--b", "--all"], "B=--all: no commit of that name here"),
+        (["--a", "empty"], "empty: has no params.yaml"),
+        (["--a", "old", "--b", "empty"], "empty: has no params.yaml"),
+    ],
+)
+def test_what_it_refuses(folder: Path, words: list[str], message: str) -> None:
+    done = diff(folder, *words)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"diff: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_broken_results_are_refused_by_name(folder: Path) -> None:
+    (folder / "metrics/comparisons.json").write_text("[1]")
+    assert diff(folder, "--a", "old").stderr.startswith("diff: metrics/comparisons.json: ")
+    (folder / "metrics/runs.csv").write_text("run,experiment\na,b\n")
+    assert diff(folder, "--a", "old").stderr.startswith("diff: metrics/runs.csv: ")
+    (folder / "metrics/runs.csv").unlink()
+    assert diff(folder, "--a", "old").stderr.startswith("diff: metrics/runs.csv: not found here")

@@ -1,0 +1,380 @@
+"""The report: built from a tiny grid, read as text and in Debian's Chromium."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from facet.errors import InputError
+from facet.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
+from facet.report import page
+from facet.storage import save_pickle, write_json
+from facet.tracking import records
+from stages import compare, evaluate
+from tests.helpers import ROOT, small_parameters
+
+CHROMIUM = Path("/usr/bin/chromium")
+HEADS = {
+    "faces": {"pose": ["left", "right"], "eyes": ["<b>open</b>", "sunglasses"]},
+    "drinks": {"color": ["red", "white"], "kind": ["beer", "wine"]},
+}
+EXPERIMENTS = {"plain": "faces", "dropped": "faces", "flat": "drinks"}
+
+
+def parameters() -> dict[str, Any]:
+    """Two experiments on images dealt at random, one on a table; two seeds."""
+    tree = small_parameters("embedded")
+    tree["seeds"] = [0, 1]
+    tree["datasets"]["faces"]["split"]["by"] = "random"
+    split = {"by": "random", "seed": 0, "test": 0.25, "validation": 0.15}
+    tree["datasets"]["drinks"] = {
+        "source": "https://user:secret@example.org/wine.csv?key=secret",
+        "size": None,
+        "read": {},
+        "heads": {"color": {"column": "color"}, "kind": {"column": "kind"}},
+        "group": {},
+        "split": split,
+        "augment": {},
+    }
+    tree["experiments"]["flat"] = {"dataset": "drinks"}
+    tree["comparisons"] |= {"eyes": tree["comparisons"]["dropout"] | {"head": "eyes"}}
+    return tree
+
+
+def content(dataset: str, rng: np.random.Generator) -> dict[str, Any]:
+    """A normalised data set of 40 training and 32 test items; no test `kind` was trained on."""
+    out: dict[str, Any] = {}
+    for part, n in (("train", 40), ("validation", 8), ("test", 32)):
+        shape = (n, 8, 8, 1) if dataset == "faces" else (n, 5)
+        out[f"X_{part}"] = rng.random(shape, dtype="float32")
+        out[f"names_{part}"] = np.array([f"{part}-{i}" for i in range(n)])
+        out[f"groups_{part}"] = out[f"names_{part}"]
+        for head in HEADS[dataset]:
+            out[f"y_{part}_{head}"] = np.arange(n) % 2
+    for head, classes in HEADS[dataset].items():
+        out[f"classes_{head}"] = np.array(classes)
+    if dataset == "drinks":
+        out["y_train_kind"], out["y_test_kind"] = np.zeros(40, int), np.ones(32, int)
+    return out
+
+
+def predictions(data: dict[str, Any], wrong: dict[str, int]) -> dict[str, Any]:
+    """Sure answers, of which the first `wrong[head]` on the test part are wrong."""
+    out = {"names_test": data["names_test"], "groups_test": data["groups_test"]}
+    for head, errors in wrong.items():
+        for part in SPLITS:
+            y = data[f"y_{part}_{head}"].copy()
+            if part == "test":
+                out[f"{head}_truth"] = data[f"y_test_{head}"]
+                y[:errors] = 1 - y[:errors]
+            out[f"{head}_{part}"] = np.eye(2, dtype="float32")[y] * 0.8 + 0.1
+    return out
+
+
+@pytest.fixture(scope="session")
+def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("dvc.yaml", "README.md", "requirements.lock"):
+        shutil.copy2(ROOT / name, folder / name)
+    if (page := ROOT / ".dvc/plots/page.html").exists():
+        (folder / ".dvc/plots").mkdir(parents=True)
+        shutil.copy2(page, folder / ".dvc/plots/page.html")
+    tree = parameters()
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    rng = np.random.default_rng(0)
+    outs = []
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(folder)
+        data = {d: content(d, rng) for d in HEADS}
+        for d in data:
+            save_pickle(NORMALISED.format(d), data[d])
+        for e, d in EXPERIMENTS.items():
+            copies = {"copy_train": np.zeros(40, int)}
+            save_pickle(AUGMENTED.format(e), data[d] | copies)
+            for seed in (0, 1):
+                run = Path(RUN.format(f"{e}-{seed}"))
+                run.mkdir(parents=True)
+                # The head `eyes` errs on nearly all items, as on photos of a known sitting.
+                wrong = {"faces": {"pose": 16 if e == "plain" else 2 + seed, "eyes": 30},
+                         "drinks": {"color": 4, "kind": 0}}[d]  # fmt: skip
+                save_pickle(run / "predictions.pkl", predictions(data[d], wrong))
+                about = {"experiment": e, "dataset": d, "seed": seed, "heads": HEADS[d],
+                         "split": tree["datasets"][d]["split"], "epochs": 2, "parameters": 1234,
+                         "multiply_adds": 5678,
+                         "wandb": {"id": f"{e}-{seed}-0a1b2c3d"}}  # fmt: skip
+                (run / "model.json").write_text(json.dumps(about))
+                columns = ["epoch", "loss", "val_loss"]
+                columns += [f"{v}{h}_accuracy" for v in ("", "val_") for h in HEADS[d]]
+                rows = [[n, *([0.5 + 0.1 * n + 0.01 * seed] * (len(columns) - 1))] for n in (1, 2)]
+                with (run / "history.csv").open("w", newline="") as file:
+                    csv.writer(file).writerows([columns, *rows])
+                evaluate.main(f"{e}-{seed}")
+                metrics = Path(METRICS.format(f"{e}-{seed}"))
+                md5 = hashlib.md5(metrics.read_bytes()).hexdigest()
+                outs += [{"path": str(metrics), "md5": md5},
+                         {"path": str(run), "md5": f"{e}{seed}.dir"}]  # fmt: skip
+        compare.main()
+        Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}))
+        costs = {"train_seconds": 12.5, "peak_memory_bytes": 734003200, "wandb_id":
+                 "plain-0-0a1b2c3d"}  # fmt: skip
+        write_json("metrics/costs/plain-0.json", costs)
+        stages = {"train@plain-0": {"ran": True, "seconds": 13.0},
+                  "train@plain-1": {"ran": True, "seconds": 14.0},
+                  "download@faces": {"ran": False, "seconds": 3.0}}  # fmt: skip
+        write_json("metrics/costs/stages.json", {"finished": "today", "stages": stages})
+        for words in (
+            "init -q",
+            "add params.yaml",
+            "-c user.name=t -c user.email=t@t commit -qm a",
+        ):
+            subprocess.run(["git", *words.split()], check=True)
+    return folder
+
+
+@pytest.fixture
+def grid(_grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the results of the tiny grid, the working directory."""
+    folder = tmp_path / "grid"
+    shutil.copytree(_grid, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("WANDB_DIR", raising=False)
+    return folder
+
+
+def html(changed: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+    return page.write_report(set(changed)).read_text()
+
+
+def words(page: str) -> str:
+    """What is read on the page, without scripts and tags."""
+    page = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.S)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_the_page_says_what_came_out_and_where_from(grid: Path) -> None:
+    page = html()
+    said = words(page)
+    assert len(page.encode()) < 5e6
+    assert "dropped is better than plain at pose: accuracy 0.922 against 0.500" in said
+    assert re.search(r"chance is 0\.500, a difference of \+0\.422 \(95 % interval \+0\.\d+", said)
+    assert "2 seeds" in said
+    assert "Below chance: faces, head eyes" in said
+    assert "recognises the sitting and picks an expression it was trained on" in said
+    assert "neither network has learnt this head" in said  # of the comparison of eyes
+    for run in ("plain-0", "dropped-1", "flat-0"):
+        md5 = hashlib.md5((grid / f"metrics/runs/{run}.json").read_bytes()).hexdigest()
+        row = re.search(rf'<tr id="run-{run}".*?</tr>', page, re.S)[0]  # type: ignore[index]
+        assert md5 in row
+        assert f"{run}-0a1b2c3d" in row
+        assert "as in dvc.lock" in row
+        assert f"{run.replace('-', '')}.dir" in row
+        assert f'href="#run-{run}"' in page
+    assert "12.5 (12.5–12.5)" in said  # of the one run measured here
+    assert "not measured on this machine" in said
+    assert "2 ran, 27 s" in said
+    assert "cached, once 3 s" in said
+    assert "CC BY 4.0" in said
+    assert subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip() in said
+    assert "secret" not in page
+    assert "https://example.org/wine.csv" in said
+
+
+def test_what_files_say_is_text(grid: Path) -> None:
+    file = grid / "metrics/runs/plain-0.json"
+    metrics = json.loads(file.read_text())
+    metrics["warnings"].append("odd: <i onclick=alert(1)>no class</i>")
+    file.write_text(json.dumps(metrics))
+    page = html()
+    assert "<i onclick" not in page
+    assert "&lt;i onclick=alert(1)&gt;no class" in page
+    assert "<b>open</b>" not in page
+    assert "\\u003cb\\u003eopen" in page
+    assert not re.findall(r'(?:src|href)="(?!#|data:)', page.split("<script")[0])
+
+
+def test_a_head_that_is_not_applicable_and_data_without_images(grid: Path) -> None:
+    page = html()
+    said = words(page)
+    assert re.search(r"flat kind not applicable not applicable 2 not applicable", said)
+    assert "Not applicable: drinks, head kind" in said
+    drawn = json.loads(re.search(r'id="content">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    tiles = drawn["datasets"]["drinks"]["gallery"]["tiles"]
+    assert all(len(t) == 5 for t in tiles.values())  # a table's readings
+    assert list(drawn["datasets"]["drinks"]["confusion"]["flat"]) == ["color"]
+
+
+def test_one_seed_is_no_claim(grid: Path) -> None:
+    tree = parameters()
+    tree["seeds"] = [1]
+    (grid / "params.yaml").write_text(yaml.safe_dump(tree))
+    compare.main()
+    said = words(html())
+    assert "No claim about dropped against plain at pose: one seed is not a result" in said
+    assert "is better than" not in said
+    assert re.search("2 no claim: dropout ?, eyes", said)
+    assert "One seed: the figures are of one training" in said
+
+
+def test_a_part_of_the_grid_and_results_that_have_changed_since(grid: Path) -> None:
+    for path in ("metrics/runs/flat-1.json", "metrics/runs.csv", "metrics/curves.csv"):
+        (grid / path).unlink()
+    shutil.rmtree(grid / "data/runs/dropped-0")
+    said = words(html({"train@flat-1", "evaluate@flat-1"}))
+    assert "no results here of 1 run (flat-1)" in said
+    assert "Not up to date: of 2 stages the inputs have changed since" in said
+    assert "No W&amp;B records of these runs on this machine" in said
+
+    compare_old = (grid / "metrics/comparisons.json").read_text()
+    metrics = json.loads((grid / "metrics/runs/plain-0.json").read_text())
+    (grid / "metrics/runs.csv").write_text(
+        "run,dataset,experiment,head,verdict,wandb_id,md5,seed,accuracy,balanced_accuracy,chance,"
+        "balanced_chance\nplain-0,faces,plain,pose,at chance,x,other,0,.5,.5,.5,.5\n"
+    )
+    assert metrics["experiment"] == "plain"
+    assert "Older than the results of plain below" in words(html())
+    assert (grid / "metrics/comparisons.json").read_text() == compare_old
+
+
+def test_a_clone_that_has_pulled_nothing_still_shows_the_figures(grid: Path) -> None:
+    for folder in ("data", "metrics/runs", "metrics/costs"):
+        shutil.rmtree(grid / folder)
+    said = words(html())
+    assert "Of 6 runs only the rows in metrics/runs.csv are here" in said
+    assert "dropped is better than plain" in said
+    assert re.search(r"dropped pose 0\.922", said)
+    assert "No make repro has been noted" in said
+
+
+def test_without_results_or_with_a_broken_table_it_is_refused(grid: Path) -> None:
+    shutil.rmtree(grid / "metrics/runs")
+    table = (grid / "metrics/runs.csv").read_text()
+    (grid / "metrics/runs.csv").write_text(table.replace("balanced_chance", "other"))
+    with pytest.raises(InputError, match=r"metrics/runs\.csv: no column balanced_chance"):
+        html()
+    (grid / "metrics/runs.csv").unlink()
+    with pytest.raises(InputError, match=r"make repro.*dvc pull"):
+        html()
+    assert not (grid / "metrics/report.html").exists()
+
+
+def test_wandbs_own_samples_are_drawn(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import wandb, time\nr = wandb.init(id='plain-0-0a1b2c3d', mode='offline', config={})\n"
+    code += "sum(range(10**7)); time.sleep(1.5)\nr.finish()\n"
+    environment = {"WANDB_X_STATS_SAMPLING_INTERVAL": "0.1", "WANDB_SILENT": "true"}
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    subprocess.run(["python", "-c", code], check=True, cwd=grid)
+    assert records.record_files(id="plain-0-0a1b2c3d")
+    page = html()
+    drawn = json.loads(re.search(r'id="content">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
+    found = [c for c in drawn["charts"].values() if "memory of the training" in c["title"]]
+    values = found[0]["spec"]["data"]["values"]
+    assert {v["run"] for v in values} == {"plain-0"}
+    assert all(1 < v["value"] < 20_000 for v in values)  # MiB of a small Python process
+    assert found[0]["rows"][0]["samples"] == len(values)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+             "--disable-component-update", "--no-first-run"]  # fmt: skip
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield browser
+        browser.close()
+
+
+def test_in_a_browser(grid: Path, browser: Any) -> None:
+    html()
+    said: list[str] = []
+    asked: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.on("console", lambda m: said.append(m.text))
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.on("dialog", lambda d: said.append(d.message))
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto((grid / "metrics/report.html").as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    plots = page.locator(".plot")
+    assert plots.count() == page.locator(".plot svg").count() > 10
+
+    # A variant switched off is in no plot and no table of its data set; by keyboard.
+    faces = page.locator("#data-faces")
+    marks = "#data-faces .plot [aria-roledescription=point][aria-label*='experiment: dropped']"
+    assert page.locator(marks).count() > 0
+    faces.get_by_role("checkbox", name="dropped").focus()
+    page.keyboard.press("Space")
+    page.wait_for_function("s => !document.querySelector(s)", arg=marks)
+    assert not faces.locator("table.figures tr[data-experiment=dropped]").first.is_visible()
+    page.keyboard.press("Space")
+    page.wait_for_function("s => document.querySelector(s)", arg=marks)
+
+    # The other figure.
+    before = faces.locator(".plot svg").first.inner_html()
+    faces.get_by_role("combobox", name="Figure").select_option("accuracy")
+    page.wait_for_function(
+        "old => document.querySelector('#data-faces .plot svg').innerHTML !== old", arg=before
+    )
+
+    # Confusion and gallery: experiment, head, one seed or all.
+    faces.get_by_role("combobox", name="experiment").select_option("plain")
+    faces.get_by_role("combobox", name="head").select_option("pose")
+    counts = faces.locator("details.confusion td:nth-child(3)")
+    faces.locator("details.confusion summary").click()
+    assert sum(int(c) for c in counts.all_inner_texts()) == 64
+    faces.get_by_role("combobox", name="seed").select_option("1")
+    assert sum(int(c) for c in counts.all_inner_texts()) == 32
+    assert "seed 1" in faces.locator("details.confusion caption").inner_text()
+    assert faces.locator(".from a").get_attribute("href") == "#run-plain-1"
+    assert faces.locator(".gallery h4").nth(1).inner_text().startswith("Wrong")
+    assert faces.locator(".gallery li").count() == 18
+    assert faces.locator(".gallery img").first.get_attribute("alt").startswith("test item test-")
+    faces.get_by_role("combobox", name="head").select_option("eyes")
+    assert "<b>open</b>" in faces.locator(".gallery").inner_text()
+
+    # Beside each plot its table, by keyboard.
+    for summary in page.query_selector_all("details.table:not([open]) summary"):
+        summary.focus()
+        page.keyboard.press("Enter")
+    page.wait_for_function(
+        "[...document.querySelectorAll('details.table')].every(d => d.open && "
+        "d.querySelector('table caption') && d.querySelector('tbody tr'))"
+    )
+
+    # From a number to its run, and from a hash to its run.
+    faces.locator("table.figures a").first.click()
+    assert page.locator("tr:target").is_visible()
+    page.get_by_label("Find a run").fill("dropped-1-0a1b")
+    assert page.locator("#identities tbody tr:visible").count() == 1
+    faces.locator("table.figures a").first.click()
+    assert page.locator("tr:target").is_visible()
+
+    for width in (390, 820, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    assert page.pdf().startswith(b"%PDF")
+    for image in page.locator("img").all():
+        assert image.get_attribute("alt")
+    assert page.locator(".plot[role=graphics-document][aria-label]").count() == plots.count()
+    assert said == []
+    assert [u for u in asked if not u.startswith(("file:", "data:"))] == []

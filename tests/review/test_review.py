@@ -1,0 +1,496 @@
+"""A review finds what keeps a result from coming out of its commit, and names it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facet.review import checks
+from facet.review.verdict import Judged, Verdict, judge_stages, mark_consistent
+from facet.storage import md5
+from facet.tracking.provenance import describe_processor
+from tests.helpers import ROOT, Project
+
+MODEL, FIGURES = "data/runs/a-0", "metrics/runs/a-0.json"
+# A project of the same shape as this one, its stages a few lines each.
+TOY = {
+    "requirements.lock": f"numpy=={metadata.version('numpy')} \\\n    --hash=sha256:0\n",
+    "params.yaml": json.dumps({"scale": 3, "seeds": [0], "experiments": {"a": 1, "b": 2}}),
+    ".gitignore": "/data/\n/metrics/runs/\n/metrics/manifests\n/review.*\n__pycache__/\n",
+    ".dvc/.gitignore": "/tmp\n/cache\n/config.local\n",
+    ".dvc/config": "[core]\n    analytics = false\n",
+    "dvc.yaml": """
+stages:
+  prepare:
+    cmd: python -m steps.prepare
+    deps: [requirements.lock, steps/common.py, steps/prepare.py]
+    params: [scale]
+    outs: [data/prepared.json]
+  train:
+    matrix:
+      experiment: ${experiments}
+      seed: ${seeds}
+    cmd: python -m steps.train ${item.experiment}-${item.seed}
+    deps: [data/prepared.json, requirements.lock, steps/common.py, steps/train.py]
+    outs:
+      - data/runs/${item.experiment}-${item.seed}
+  evaluate:
+    matrix:
+      experiment: ${experiments}
+      seed: ${seeds}
+    cmd: python -m steps.evaluate ${item.experiment}-${item.seed}
+    deps:
+      - data/runs/${item.experiment}-${item.seed}
+      - steps/common.py
+      - steps/evaluate.py
+    metrics:
+      - metrics/runs/${item.experiment}-${item.seed}.json
+  compare:
+    cmd: python -m steps.compare
+    deps: [metrics/runs, steps/common.py, steps/compare.py]
+    params: [seeds]
+    outs:
+      - metrics/runs.csv:
+          cache: false
+""",
+    "steps/__init__.py": '"""Nothing but words."""\n',
+    "steps/common.py": """
+import json, sys
+from pathlib import Path
+def ask(key):
+    sys.audit("facet.ask", key)
+    return json.loads(Path("params.yaml").read_text())[key]
+def read(path):
+    return json.loads(Path(path).read_text())
+def write(path, value):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value) + chr(10))
+""",
+    "steps/prepare.py": """
+from steps.common import *
+noise = 0
+write("data/prepared.json", [ask("scale") * i + noise for i in range(8)])
+""",
+    "steps/train.py": """
+from steps.common import *
+run = sys.argv[1]
+write(f"data/runs/{run}/model.json", sum(read("data/prepared.json")) / 200)
+write(f"data/runs/{run}/history.json", list(range(9)))
+""",
+    "steps/evaluate.py": """
+from steps.common import *
+run = sys.argv[1]
+model = read(f"data/runs/{run}/model.json")
+heads = {"pose": {"accuracy": model, "balanced_accuracy": model, "chance": 0.5,
+                  "balanced_chance": 0.5, "verdict": "above chance"}}
+experiment, seed = run.split("-")
+write(f"metrics/runs/{run}.json", {"experiment": experiment, "seed": int(seed), "n_test": 200,
+                                   "heads": heads, "wandb": {"id": f"{run}-1234"}})
+""",
+    "steps/compare.py": """
+import hashlib
+from steps.common import *
+rows = ["run,experiment,seed,head,accuracy,balanced_accuracy,chance,balanced_chance,n_test,"
+        "verdict,wandb_id,md5"]
+for path in sorted(Path("metrics/runs").iterdir()):
+    m = read(path)
+    h = m["heads"]["pose"]
+    digest = hashlib.md5(path.read_bytes()).hexdigest()
+    rows.append(f"{path.stem},{m['experiment']},{m['seed']},pose,{h['accuracy']},"
+                f"{h['balanced_accuracy']},0.5,0.5,200,{h['verdict']},{m['wandb']['id']},{digest}")
+assert ask("seeds")
+Path("metrics/runs.csv").write_text(chr(10).join(rows) + chr(10))
+""",
+}
+
+
+class Toy(Project):
+    """A committed result, as in another's clone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def commit(self) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "change")
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.folder / file).read_text()
+        assert old in text
+        (self.folder / file).write_text(text.replace(old, new, 1))
+
+    def made(self, *targets: str) -> None:
+        """Bring the result up to date with what was edited, and commit both."""
+        self.run("dvc", "repro", *targets)
+        self.commit()
+
+    def outputs(self) -> dict[str, str | None]:
+        return checks.lock_outputs(checks.read_lock(self.folder))
+
+    def object(self, hash: str | None) -> Path:
+        return checks.Cache(self.folder / ".dvc/cache/files/md5").file(str(hash))
+
+    def review(self, *words: str, fails: bool = True, **env: str) -> tuple[dict[str, Any], str]:
+        """review.json, and all that was said; an environment is never built."""
+        words = ("-m", "facet", "review", "--jobs", "1", "--env", sys.prefix, *words)
+        done = self.run(sys.executable, *words, check=False, **{"PYTHONPATH": str(ROOT)} | env)
+        said = done.stdout + done.stderr
+        assert done.returncode == int(fails), said
+        assert "Traceback" not in said
+        return json.loads((self.folder / "review.json").read_text()), said
+
+
+def refusals(review: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(f["where"], f["what"]) for f in review["findings"] if f["severity"] == "refuse"]
+
+
+def came_out(review: dict[str, Any]) -> dict[str, str]:
+    return {name: v["verdict"] for name, v in review["stages"].items()}
+
+
+@pytest.fixture(scope="session")
+def _toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    toy = Toy(tmp_path_factory.mktemp("toy") / "project")
+    for name, text in TOY.items():
+        (toy.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (toy.folder / name).write_text(text)
+    toy.run("git", "init", "-q")
+    toy.made()
+    return toy
+
+
+@pytest.fixture
+def toy(_toy: Toy, tmp_path: Path) -> Toy:
+    shutil.copytree(_toy.folder, tmp_path / "a folder")
+    return Toy(tmp_path / "a folder")
+
+
+def test_the_projects_own_result_comes_out(project: Project) -> None:
+    project.parameters["experiments"].pop("dropped")
+    project.parameters["comparisons"] = {}
+    project.write()
+    result = Toy(project.folder)
+    result.commit()
+    result.made()
+    review, said = result.review(fails=False)
+    assert (review["verdict"], review["findings"]) == ("holds", [])
+    assert "7 of 7 stages came out identical" in said
+    assert set(came_out(review).values()) == {"identical"}
+    assert all(a == b for v in review["stages"].values() for a, b in v["outs"].values())
+    assert result.run("git", "status", "--porcelain").stdout == ""
+
+    # The run's manifest tells of its making, and the W&B run it belongs to.
+    run = "plain-0"
+    manifest = review["runs"][run]["manifest"]
+    assert manifest == json.loads((result.folder / f"metrics/manifests/{run}.json").read_text())
+    folder = result.folder / "data/runs" / run
+    assert manifest["outputs"][f"data/runs/{run}"] == md5(folder)
+    assert manifest["inputs"]["stages/train.py"] == md5(result.folder / "stages/train.py")
+    assert manifest["commit"] == result.run("git", "rev-parse", "HEAD~").stdout.strip()
+    assert (manifest["processor"], manifest["uncommitted"]) == (describe_processor(), False)
+    versions = manifest["versions"]
+    assert versions["numpy"] == review["versions"]["numpy"] == metadata.version("numpy")
+    id = json.loads((folder / "model.json").read_text())["wandb"]["id"]
+    assert review["runs"][run]["wandb_id"] == manifest["wandb_id"] == id
+    page = (result.folder / "review.md").read_text()
+    assert page.startswith(f"# Review of {review['commit'][:12]}: holds")
+    assert md5(folder) in page
+    assert id in page
+
+
+def test_without_data_and_where_git_knows_no_name(toy: Toy) -> None:
+    for name in ("data", "metrics/runs", ".dvc/cache"):
+        shutil.rmtree(toy.folder / name)
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    review, _ = toy.review("--quick", fails=False, **nobody)
+    assert (review["verdict"], review["findings"]) == ("checked", [])
+    assert review["reviewer"] == {"name": None, "email": None}
+    assert "git was told no name" in (toy.folder / "review.md").read_text()
+    assert review["runs"]["a-0"] == {"wandb_id": "a-0-1234", "manifest": None}
+    # Nothing is stored, so all of it is made again.
+    review, _ = toy.review(fails=False, **nobody)
+    assert set(came_out(review).values()) == {"identical"}
+    assert [f["check"] for f in review["findings"]] == ["cache"]
+
+
+def test_a_swapped_model(toy: Toy) -> None:
+    model = toy.folder / MODEL / "model.json"
+    then = model.read_text()
+    model.write_text("0.9\n")
+    review, _ = toy.review("--run", "a-0")
+    assert refusals(review) == [
+        (MODEL, f"is not what dvc.lock says train@a-0 made; `dvc checkout {MODEL}`")
+    ]
+    assert review["stages"] == {}  # what is wrong already is told before anything is run
+
+    # Everywhere: in DVC's cache, in dvc.lock, in the figures made of it.
+    toy.run("dvc", "commit", "-f", "train@a-0")
+    toy.made()
+    assert toy.review("--quick", fails=False)[0]["verdict"] == "checked"
+    review, said = toy.review()
+    assert refusals(review) == []
+    assert "train@a-0 departs first; 3 of 6 stages do not come out" in said
+    assert "heads.pose.accuracy was 0.9 and is 0.42" in said
+    assert came_out(review) == {"prepare": "identical", "train@a-0": "departs",
+                                "train@b-0": "identical", "evaluate@a-0": "follows",
+                                "evaluate@b-0": "identical", "compare": "follows"}  # fmt: skip
+    changed = review["stages"]["evaluate@a-0"]["metrics"]
+    metrics = ("accuracy", "balanced_accuracy")
+    assert changed == {f"heads.pose.{m}": [0.9, float(then)] for m in metrics}
+    assert (
+        "| evaluate@a-0 | heads.pose.accuracy | 0.9 | 0.42 |"
+        in (toy.folder / "review.md").read_text()
+    )
+    # Where the old metrics are in no cache, metrics/runs.csv still has their figures.
+    shutil.rmtree(toy.folder / ".dvc/cache")
+    assert toy.review("--run", "a-0")[0]["stages"]["evaluate@a-0"]["metrics"] == changed
+
+
+def test_a_changed_digit_in_a_metrics_file(toy: Toy) -> None:
+    toy.edit("metrics/runs.csv", "0.42", "0.43")
+    toy.commit()
+    review, said = toy.review("--quick")
+    what = "was changed after compare made it: its MD5 is not the one in dvc.lock"
+    assert refusals(review) == [("metrics/runs.csv", what)]
+    last = said.splitlines()[-1]
+    assert re.match(r"review: \w{12}: refused: metrics/runs.csv: was changed after", last)
+
+    # With a dvc.lock made to fit, the row still names the file that it was read from.
+    toy.edit("metrics/runs.csv", str(toy.outputs()[FIGURES]), "0" * 32)
+    toy.run("dvc", "commit", "-f", "compare")
+    toy.commit()
+    what = f"a-0's row was read from another {FIGURES} than dvc.lock names"
+    assert refusals(toy.review("--quick")[0]) == [("metrics/runs.csv", what)]
+
+
+def test_a_changed_digit_in_a_runs_metrics(toy: Toy) -> None:
+    toy.edit(FIGURES, "0.42", "0.43")
+    assert [where for where, _ in refusals(toy.review()[0])] == [FIGURES]
+
+
+def test_a_random_seed_left_free_in_one_stage(toy: Toy) -> None:
+    toy.edit("steps/prepare.py", "noise = 0", "import random; noise = random.random() / 1000")
+    toy.made()
+    review, said = toy.review()
+    assert "prepare departs first; 6 of 6 stages do not come out" in said
+    assert came_out(review)["train@a-0"] == "follows"
+
+
+# A training with luck of its own, which says whether its processor promises equal bytes.
+LUCKY = """
+import random
+write(f"data/runs/{run}/model.json", 0.4 + random.gauss(0, 0.01))
+write(f"metrics/manifests/{run}.json", {"processor": {"same_bytes": PROMISE}})
+write(f"data/runs/{run}/history"""
+
+
+def lucky(toy: Toy, promise: bool, seeds: str) -> None:
+    """Make all runs by luck, on a processor that promises equal bytes or not."""
+    toy.edit("params.yaml", '"seeds": [0]', f'"seeds": {seeds}')
+    old = 'write(f"data/runs/{run}/model.json", sum(read("data/prepared.json")) / 200)\n'
+    toy.edit("steps/train.py", old, 'read("data/prepared.json")\n')
+    luck = LUCKY.replace("PROMISE", str(promise))
+    toy.edit("steps/train.py", 'write(f"data/runs/{run}/history', luck)
+    toy.made()
+
+
+def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_training(
+    toy: Toy,
+) -> None:
+    lucky(toy, promise=False, seeds="[0, 1, 2, 3]")
+    shutil.rmtree(toy.folder / "metrics/manifests")  # of which the author hands nothing over
+    review, said = toy.review(fails=False)
+    assert review["verdict"] == "consistent"
+    assert "1 of 18 stages came out identical; equal bytes are not promised here" in said
+    assert set(came_out(review).values()) == {"identical", "consistent"}
+    judged = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
+    assert [(j["experiment"], j["verdict"]) for j in judged] == [("a", "consistent"),
+                                                                 ("b", "consistent")]  # fmt: skip
+    assert all(0.01 < j["limit"] < j["smallest"] < 0.4 for j in judged)
+    page = (toy.folder / "review.md").read_text()
+    assert "few seeds and few test items find little" in page
+    assert f"{judged[0]['smallest']:.3f} | consistent" in page
+
+    # One run too good: beyond what luck explains.
+    (toy.folder / "data/runs/b-2/model.json").write_text("0.9\n")
+    toy.run("dvc", "commit", "-f", "train@b-2")
+    toy.made()
+    review, said = toy.review()
+    assert review["verdict"] == "does not hold"
+    assert "of pose of b differs by" in said
+    assert "the luck of training does not explain" in said
+    assert came_out(review)["evaluate@a-0"] == "consistent"
+    assert came_out(review)["evaluate@b-2"] != "consistent"
+
+
+def test_where_equal_bytes_are_promised_others_are_a_departure(toy: Toy) -> None:
+    lucky(toy, promise=True, seeds="[0, 1, 2]")
+    review, said = toy.review("--run", "a")
+    assert review["verdict"] == "does not hold"
+    assert "on this processor the bytes are promised to be the same" in said
+    assert review["judgements"] == []
+
+
+def test_one_seed_shows_no_luck_of_training(toy: Toy) -> None:
+    lucky(toy, promise=False, seeds="[0]")
+    review, said = toy.review()
+    assert review["verdict"] == "does not hold"
+    assert "one seed shows no luck of training" in said
+    assert {j["verdict"] for j in review["judgements"]} == {"not judged"}
+
+
+def test_an_undeclared_parameter(toy: Toy) -> None:
+    toy.edit("steps/train.py", "run =", 'ask("scale")\nrun =')
+    toy.edit("steps/evaluate.py", "run =", 'read("params.yaml")\nrun =')
+    toy.made()
+    review, _ = toy.review()
+    assert set(came_out(review).values()) == {"identical"}  # and yet it proves nothing
+    assert review["verdict"] == "refused"
+    assert refusals(review) == [
+        ("train@a-0, train@b-0", "reads the parameter scale, which is not among its params"),
+        (
+            "evaluate@a-0, evaluate@b-0",
+            "reads params.yaml without facet.config.get_params: which of it, none can tell",
+        ),
+    ]
+
+
+def test_an_undeclared_helper_module(toy: Toy) -> None:
+    (toy.folder / "steps/helper.py").write_text("SCALE = 1\n")
+    (toy.folder / "notes.txt").write_text("a file\n")
+    (toy.folder.parent / "beyond.txt").write_text("another\n")
+    more = 'import steps.helper\nopen("notes.txt").read()\nopen("{}").read()\nrun ='
+    toy.edit("steps/train.py", "run =", more.format(toy.folder.parent / "beyond.txt"))
+    toy.made()
+    review, _ = toy.review("--run", "a-0")
+    assert refusals(review) == [
+        ("train@a-0", "reads the file notes.txt, which is not among its deps"),
+        ("train@a-0", "reads the module steps/helper.py, which is not among its deps"),
+    ]
+    flagged = [f["what"] for f in review["findings"] if f["severity"] == "flag"]
+    assert flagged == [f"reads {toy.folder.parent / 'beyond.txt'}, outside the project"]
+
+
+def test_an_edited_object_in_the_cache(toy: Toy) -> None:
+    hashes = [toy.outputs()["data/prepared.json"], md5(toy.folder / MODEL / "model.json")]
+    for file in map(toy.object, hashes):
+        file.chmod(0o644)
+        file.write_text("[7]\n")
+        file.chmod(0o444)
+    assert "up to date" in toy.run("dvc", "status").stdout  # DVC trusts what is read-only
+    found = refusals(toy.review("--run", "a-0")[0])
+    assert [where for where, _ in found] == ["data/prepared.json", f"{MODEL}/model.json"]
+    assert f"its object {hashes[0]} in DVC's cache was changed" in found[0][1]
+
+
+def test_a_newer_numpy(toy: Toy) -> None:
+    ours = metadata.version("numpy")
+    toy.edit("requirements.lock", ours, "99.1")
+    toy.commit()
+    made = "dvc.lock was made by prepare, train@a-0, train@b-0"
+    assert refusals(toy.review("--quick")[0]) == [
+        ("requirements.lock", f"is not what it was when {made}")
+    ]
+    # A result made anew, but not with the packages that the commit names.
+    toy.made()
+    assert refusals(toy.review()[0]) == [("numpy", f"{ours} in {sys.prefix}, not 99.1")]
+
+
+def test_a_deleted_object_in_the_remote(toy: Toy) -> None:
+    remote = toy.folder.parent / "remote"
+    toy.run("dvc", "remote", "add", "-q", "-d", "store", str(remote))
+    toy.commit()
+    toy.run("dvc", "push")
+    hash = md5(toy.folder / MODEL / "model.json")
+    (remote / "files/md5" / hash[:2] / hash[2:]).unlink()
+    file, what = f"{MODEL}/model.json", f"its object {hash} is not in the remote store"
+    assert refusals(toy.review("--run", "a-0")[0]) == [(file, f"{what}; `dvc push`")]
+    # Nor does it escape one who has nothing of the result yet.
+    shutil.rmtree(toy.folder / ".dvc/cache")
+    found = refusals(toy.review("--run", "a-0")[0])
+    assert (file, f"{what} nor in the cache here") in found
+
+
+def test_what_the_lock_does_not_tell_of_the_commit(toy: Toy) -> None:
+    toy.edit("params.yaml", '"seeds": [0]', '"seeds": [5]')
+    toy.edit("params.yaml", '"scale": 3', '"scale": 4')
+    toy.edit("dvc.yaml", "  compare:\n", "  compare:\n    frozen: true\n")
+    toy.edit("dvc.yaml", "  prepare:\n", "  prepare:\n    always_changed: true\n")
+    toy.edit("steps/evaluate.py", "run =", "again =")
+    review, _ = toy.review("--quick")
+    assert refusals(review)[0] == (
+        "dvc.yaml, params.yaml, steps/evaluate.py",
+        "changed and not committed, and the review is of the commit; commit or stash",
+    )
+    toy.commit()
+    review, _ = toy.review("--quick")
+    found = [f"{f['severity']} {f['where']} {f['what']}" for f in review["findings"]]
+    for words in (
+        "refuse compare is frozen",
+        "flag prepare runs each time (always_changed)",
+        "refuse dvc.lock lacks train@a-5, train@b-5, evaluate@a-5, evaluate@b-5;",
+        "flag dvc.lock holds train@a-0, train@b-0, evaluate@a-0, evaluate@b-0, which dvc.yaml has",
+        "refuse params.yaml: seeds is not what it was when dvc.lock was made by compare",
+        "refuse params.yaml: scale is not what it was when dvc.lock was made by prepare",
+    ):
+        assert any(f.startswith(words) for f in found), found
+    # What was committed before is as consistent as it was, and can be reviewed as it is.
+    assert toy.review("--quick", "--commit", "HEAD~", fails=False)[0]["findings"] == []
+
+
+def test_what_cannot_be_reviewed_is_refused_in_a_line(toy: Toy) -> None:
+    clone = toy.folder.parent / "shallow"
+    words = ["git", "clone", "-q", "--depth", "1", toy.folder.as_uri(), str(clone)]
+    subprocess.run(words, check=True)
+    for folder, options, told in (
+        (clone, [], "a shallow clone does not hold the history"),
+        (toy.folder, ["--quick", "--commit", "nowhere"], "review: git rev-parse: "),
+        (toy.folder, ["--quick", "--run", "a-1"], "RUN=a-1: no run, experiment or stage; did you"),
+        (toy.folder, ["--env", "/nowhere"], "/nowhere: no environment; ENV= takes"),
+    ):
+        command = (sys.executable, "-m", "facet", "review", *options)
+        done = Toy(folder).run(*command, check=False, PYTHONPATH=str(ROOT))
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert Toy(clone).review("--quick", fails=False)[0]["verdict"] == "checked"
+
+
+def entry(**told: Any) -> dict[str, Any]:
+    return {
+        kind: [{"path": p, "md5": h} for p, h in told.get(kind, {}).items()]
+        for kind in ("deps", "outs")
+    }
+
+
+def test_a_stage_is_consistent_if_all_runs_that_it_leads_to_are() -> None:
+    model, figures = {"data/runs/a-0": True}, {"metrics/runs/a-0.json": True}
+    stages = {
+        "train@a-0": checks.Stage("train@a-0", "", (), (), model),
+        "evaluate@a-0": checks.Stage("evaluate@a-0", "", (*model,), (), figures),
+    }
+    was, now = (
+        {
+            "train@a-0": entry(outs={"data/runs/a-0": m}),
+            "evaluate@a-0": entry(deps={"data/runs/a-0": m}, outs={"metrics/runs/a-0.json": f}),
+        }
+        for m, f in (("1", "2"), ("3", "4"))
+    )
+
+    def judge(consistent: set[str], elsewhere: set[str]) -> list[str]:
+        found = judge_stages(was, now, list(stages))
+        mark_consistent(found, stages, elsewhere, Judged(consistent_runs=consistent))
+        return [v.verdict for v in found.values()]
+
+    assert judge({"a-0"}, {"a-0"}) == ["consistent"] * 2
+    assert judge({"a-0"}, set()) == ["departs", "follows"]
+    assert judge(set(), {"a-0"}) == ["departs", "follows"]
+    missing = Verdict("not made", {"data/runs/a-0": ("1", None)})
+    assert judge_stages(was, {}, ["train@a-0"])["train@a-0"] == missing

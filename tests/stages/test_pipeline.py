@@ -1,0 +1,208 @@
+"""The graph with the real DVC: what runs, what does not, and what each stage is told."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from facet.config import check_params, read_params, run_names
+from tests.helpers import ROOT, Project, new_data
+
+ALL = ["download@faces", "pickle@faces", "normalise@faces", "augment@plain", "augment@dropped",
+       "train@plain-0", "train@dropped-0", "evaluate@plain-0", "evaluate@dropped-0",
+       "compare"]  # fmt: skip
+
+
+def test_the_stage_list_is_the_grid() -> None:
+    project = check_params(read_params(ROOT / "params.yaml"))
+    names = [f"{s}@{d}" for s in ("download", "pickle", "normalise") for d in project.datasets]
+    names += [f"augment@{e}" for e in project.experiments]
+    names += [f"{s}@{r}" for s in ("train", "evaluate") for r in run_names(project)] + ["compare"]
+    from dvc.repo import Repo
+
+    with Repo(str(ROOT)) as repo:
+        assert sorted(s.name for s in repo.index.stages) == sorted(names)
+
+
+def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
+    parameters = project.parameters
+    assert sorted(project.ran()) == sorted(ALL)
+    assert project.ran() == []
+    assert "up to date" in project.run("dvc", "repro").stdout
+    status = project.run("git", "status", "--porcelain").stdout.split("\n")
+    assert {line[3:] for line in status if line} == {"dvc.lock", "metrics/"}
+
+    parameters["experiments"]["dropped"]["epochs"] = 3
+    project.write()
+    assert sorted(project.ran()) == ["augment@dropped", "compare", "evaluate@dropped-0",
+                                     "train@dropped-0"]  # fmt: skip
+
+    parameters["seeds"] = [0, 5]
+    project.write()
+    assert sorted(project.ran()) == ["compare", "evaluate@dropped-5", "evaluate@plain-5",
+                                     "train@dropped-5", "train@plain-5"]  # fmt: skip
+
+    parameters["seeds"] = [0]
+    project.write()
+    assert project.ran() == ["compare"]
+    assert not list(project.folder.glob("*/runs/*-5*"))
+    rows = (project.folder / "metrics/runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2
+
+    parameters["datasets"]["faces"]["augment"]["rotate"] = 9
+    project.write()
+    again = project.ran()
+    assert set(again) == {s for s in ALL if s.split("@")[0] not in
+                          ("download", "pickle", "normalise")}  # fmt: skip
+
+    parameters["datasets"]["faces"]["augment"]["rotate"] = 5
+    project.write()
+    assert [s for s in project.ran() if s != "compare"] == []  # all from the cache
+
+
+def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
+    words = ("python", "-m", "facet", "repro")
+    said = project.run(*words).stdout
+    assert "2 of 2 runs to make" in said
+    assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", said)
+    assert "dropout: dropped against plain" in said
+    assert "report: metrics/report.html" in said
+    page = (project.folder / "metrics/report.html").read_text()
+    assert "No claim about dropped against plain at pose: one seed is not a result" in page
+    noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
+    assert sorted(noted) == sorted(ALL)
+    assert all(s["ran"] and s["seconds"] > 0 for s in noted.values())
+    lock = (project.folder / "dvc.lock").read_text()
+    assert "nothing to do" in project.run(*words).stdout
+    assert (project.folder / "dvc.lock").read_text() == lock
+    costs = json.loads((project.folder / "metrics/costs/plain-0.json").read_text())
+    assert costs["train_seconds"] > 0
+
+    # A process of its own for each stage makes the same bytes.
+    project.run("dvc", "repro", "--force", "--single-item", "train@plain-0", "evaluate@plain-0")
+    assert (project.folder / "dvc.lock").read_text() == lock
+    runs = sorted(p.name for p in (project.folder / "metrics/runs").iterdir())
+    assert runs == ["dropped-0.json", "plain-0.json"]
+
+    # One run fails: the others are made, and the status says so.
+    project.parameters["experiments"]["dropped"]["learning_rate"] = 1e30
+    project.parameters["experiments"]["plain"]["epochs"] = 3
+    project.write()
+    done = project.run(*words, check=False)
+    assert done.returncode == 1
+    assert "train: non-finite loss" in done.stdout
+    assert "evaluate@dropped-0" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    metrics = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
+    assert metrics["epochs"] == 3
+    noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
+    assert noted["train@plain-0"]["ran"]
+    assert not noted["download@faces"]["ran"]
+    assert noted["download@faces"]["seconds"] > 0
+
+    # What params.yaml no longer names leaves dvc.lock; what it names stays in the graph's order.
+    del project.parameters["experiments"]["dropped"], project.parameters["comparisons"]["dropout"]
+    project.write()
+    project.run(*words)
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    assert list(lock) == [s for s in ALL if "dropped" not in s]
+
+    done = project.run(*words, "--run", "plan", check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr == "repro: RUN=plan: no run or experiment of that name; did you mean plain?\n"
+    )
+    project.parameters["seeds"] = []
+    project.write()
+    assert project.run(*words, check=False).stderr.startswith("repro: params.yaml: seeds: ")
+
+
+def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "facet", "repro"],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Where the tests themselves were started to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    while not process.stdout.readline().startswith("[1/"):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+    def left() -> list[str]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+                if int(session) == process.pid and state != "Z":
+                    found.append(stat.parent.name)
+        return found
+
+    for _ in range(400):
+        if not left():
+            break
+        time.sleep(0.05)
+    assert left() == []
+
+
+def test_new_data_need_no_code(project: Project) -> None:
+    """A folder of images and a CSV become data sets by params.yaml alone."""
+    new = new_data(project.folder.parent / "new")
+    project.parameters["datasets"] |= new["datasets"]
+    project.parameters["experiments"] |= new["experiments"]
+    project.write()
+    project.ran()
+    for run, heads in {"tiles-0": {"label"}, "leaves-0": {"kind", "shade"}}.items():
+        metrics = json.loads((project.folder / f"metrics/runs/{run}.json").read_text())
+        assert set(metrics["heads"]) == heads
+        assert metrics["warnings"] == []
+        for head in metrics["heads"].values():
+            assert head["verdict"] == "above chance"
+            assert head["balanced_accuracy"] > 0.8
+        assert (project.folder / f"data/evaluations/{run}/confusion.png").exists()
+    rows = (project.folder / "metrics/runs.csv").read_text()
+    assert "leaves-0,leaves,leaves,0,shade" in rows
+
+
+def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
+    project.ran("normalise")
+    stored = project.folder / "data/faces/normalised.pkl"
+    before = stored.read_bytes()
+    victim = sorted((project.folder.parent / "source/images").iterdir())[0]
+    victim.rename(victim.with_name("three_part_name.png"))
+    index = project.folder.parent / "source/files_list.csv"
+    index.write_text(index.read_text().replace(victim.name, "three_part_name.png"))
+    done = project.run("dvc", "repro", "-f", "normalise", check=False)
+    assert done.returncode != 0
+    assert "normalise: faces: three_part_name.png: has 3 parts" in done.stderr
+    assert "Traceback" not in done.stderr
+    project.run("dvc", "checkout", "normalise@faces")
+    assert stored.read_bytes() == before
+
+
+def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
+    project.ran()
+    project.run("dvc", "plots", "show")
+    page = (project.folder / "dvc_plots/index.html").read_text()
+    assert "faces: pose" in page
+    assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="', page)
+    table = project.run("dvc", "metrics", "show", "--md").stdout
+    assert "metrics/runs/plain-0.json" in table.replace("\\", "/")
+    assert "train" in project.run("dvc", "dag", "--collapse-foreach-matrix").stdout
+    done = project.run("dvc", "exp", "run", "-S", "+experiments.plain.epochs=3")
+    assert "train@plain-0" in done.stdout
+    assert Path(project.folder / "metrics/runs/plain-0.json").read_text().count('"epochs": 3')

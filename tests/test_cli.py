@@ -1,0 +1,65 @@
+"""The program `facet`: help with examples, completion, errors in one line, and quick to start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from facet.cli import app
+from tests.helpers import ROOT
+
+COMMANDS = [c.callback.__name__ for c in app.registered_commands if c.callback]
+HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
+
+
+def facet(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "facet", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )
+
+
+def test_help_names_every_command() -> None:
+    done = facet("--help")
+    assert done.returncode == 0
+    assert {"repro", "review", "report", "diff", "predict", "sync"} < set(COMMANDS)
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_an_example(command: str) -> None:
+    done = facet(command, "--help")
+    assert done.returncode == 0
+    assert f"facet {command}" in done.stdout.partition("Example:")[2]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nsys.argv = ['facet', '--help']\nfrom facet.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "[]\n"
+
+
+def test_the_version_is_the_projects() -> None:
+    said = facet("--version").stdout
+    assert said.startswith("facet 0.1.0 (dvc 3.")
+
+
+def test_an_error_is_one_line_that_names_the_command(tmp_path: Path) -> None:
+    done = facet("setting", "nothing", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "setting: params.yaml: not found; run from the project's root\n"
+    assert facet("nothing").returncode == 2
+
+
+def test_completion_knows_the_commands() -> None:
+    words = {"_FACET_COMPLETE": "complete_bash", "COMP_WORDS": "facet re", "COMP_CWORD": "1"}
+    assert facet(**words).stdout.split() == ["repro", "review", "report"]

@@ -1,0 +1,110 @@
+"""A fresh clone fills an empty W&B project from what is stored; the workspace is code."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from facet.config import check_params, read_params
+from facet.tracking.dashboard import make_workspace
+from tests.helpers import ROOT, Project
+from tests.tracking.server import Server, agrees, serving
+from tests.tracking.test_sync import make
+
+RANDOM = {"__id__", "id", "ref", "isAuto"}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as it:
+        yield it
+
+
+def spec(tree: Any) -> dict[str, Any]:
+    """A workspace of params.yaml's `tree` as the server is sent it, without random names."""
+    view = make_workspace(check_params(tree), "someone", "facet")._to_model()
+    return plain(json.loads(view.spec.model_dump_json(by_alias=True, exclude_none=True)))
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k not in RANDOM}
+    return [plain(v) for v in value] if isinstance(value, list) else value
+
+
+def sections(tree: Any) -> dict[str, list[dict[str, Any]]]:
+    found = spec(tree)["section"]["panelBankConfig"]["sections"]
+    return {s["name"]: s["panels"] for s in found}
+
+
+def metrics(panels: list[dict[str, Any]]) -> list[str]:
+    return [m for p in panels for m in p["config"].get("metrics", [])]
+
+
+def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) -> None:
+    for folder in ("wandb", ".wandb-data", ".wandb-cache", "metrics/costs"):
+        shutil.rmtree(tracked.folder / folder)
+    done = make(tracked.folder, server.url, "dashboard")
+    assert done.returncode == 0, done.stderr
+    assert "3 runs told from what is stored" in done.stdout
+    for run in ("plain-0", "dropped-0"):
+        told = agrees(server, tracked.folder, run)
+        assert told.events == []  # the machine that ran is not here
+    assert any(name.startswith("comparisons-") for name in server.runs)
+    (view,) = server.views.values()
+    assert json.loads(view["spec"])
+    assert "id" not in view
+    assert f"{server.url}/someone/facet?nw=facet" in done.stdout
+
+    # Every metric the workspace draws is one that was told, GPUs and the machine's aside.
+    known = {k for r in server.runs.values() for row in [*r.history, r.summary] for k in row}
+    drawn = {m for p in sections(tracked.parameters).values() for m in metrics(p)}
+    assert {m for m in drawn if not m.startswith("system.")} <= known | {"items_per_second"}
+    pictures = {k for p in sections(tracked.parameters).values() for panel in p
+                for k in panel["config"].get("mediaKeys", [])}  # fmt: skip
+    assert pictures <= known
+
+    server.asked.clear()
+    done = make(tracked.folder, server.url, "dashboard")
+    assert done.returncode == 0, done.stderr
+    assert "file_stream" not in server.asked
+    assert len(server.views) == 1
+    assert server.views[view["name"]]["id"] == "v"
+
+
+def test_the_workspace_asks_what_the_comparisons_ask() -> None:
+    tree = read_params(ROOT / "params.yaml")
+    found = sections(tree)
+    for name, c in tree["comparisons"].items():
+        panels = found[name]
+        lines = [p for p in panels if p["viewType"] == "Run History Line Plot"]
+        assert metrics(lines)[:2] == [f"validation/{c['head']}_accuracy",
+                                      f"train/{c['head']}_accuracy"]  # fmt: skip
+        assert {"system.cpu", "system.proc.memory.rssMB"} <= set(metrics(lines))
+        for panel in lines:
+            assert panel["config"]["groupBy"] == "provenance.value.experiment"
+            assert panel["config"]["groupAgg"] == "mean"
+            assert panel["config"]["groupArea"] == "stddev"
+        assert [p["config"]["xAxis"] for p in lines[:2]] == ["epoch", "epoch"]
+        assert f"test/{c['head']}/{c['metric']}" in metrics(panels)
+        text = json.dumps(panels[0]["config"])
+        assert c["baseline"] in text
+        assert c["candidate"] in text
+    kinds = [p["viewType"] for panels in found.values() for p in panels]
+    assert kinds.count("Run Comparer") == 1
+    assert kinds.count("Media Browser") >= 5
+    assert set(metrics(found["machine"])) >= {"system.cpu", "system.gpu.0.gpu"}
+    grouping = spec(tree)["section"]["runSets"][0]["grouping"]
+    assert grouping[0]["name"] == "provenance.value.experiment"
+
+
+def test_the_workspace_follows_params_yaml() -> None:
+    tree = read_params(ROOT / "params.yaml")
+    before = sections(tree)
+    tree["comparisons"]["another"] = tree["comparisons"].pop("faces_depth")
+    after = sections(tree)
+    assert set(after) ^ set(before) == {"another", "faces_depth"}
+    assert after["another"] == before["faces_depth"]
+    assert spec(tree) == spec(tree)
