@@ -124,14 +124,14 @@ def bench_starting(place: Path, pairs: int) -> None:
         time_stage(place, name, what)
     cold, warm = [], []
     os.environ["PYTHONPATH"] = str(Path.cwd())  # the server's too
-    with Server() as server, (place / "said").open("w") as said:
+    with Server() as server, (place / "said").open("w") as log:
         client = Client(server.path)
         for i in range(pairs + 1):
             cold.append(sum(time_stage(place, s, "wine_shallow-0") for s in ("train", "evaluate")))
             begun = time.monotonic()
             for name in ("train", "evaluate"):
                 words = [f"stages.{name}", "wine_shallow-0"]
-                if client.run(words, str(place), dict(os.environ), said):
+                if client.run(words, str(place), dict(os.environ), log):
                     raise InputError((place / "said").read_text().strip().splitlines()[-1])
             warm.append(time.monotonic() - begun)
             if not i:  # the server may have been importing still
@@ -144,8 +144,8 @@ def bench_starting(place: Path, pairs: int) -> None:
 
 def bench_repeating(times: int) -> None:
     """`dvc repro` of this folder where nothing has changed."""
-    told = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
-    if told.returncode or json.loads(told.stdout or "{}"):
+    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    if status.returncode or json.loads(status.stdout or "{}"):
         print("repeating: skipped: something is not up to date; make repro first")
         return
     taken = {}

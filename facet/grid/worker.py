@@ -93,8 +93,8 @@ def run_on_server(client: Client) -> Iterator[None]:
         dvc_run._run = cold
 
 
-def extract_error(said: str) -> str:
+def extract_error(output: str) -> str:
     """The stage's own last words among what DVC printed, or DVC's."""
-    lines = [line.split("\r")[-1] for line in said.splitlines() if line.strip()]
+    lines = [line.split("\r")[-1] for line in output.splitlines() if line.strip()]
     stage = [line for line in lines if line.split(":")[0] in STAGES]
     return "    " + "\n    ".join((stage or lines or ["no output"])[-1 if stage else -5 :])

@@ -133,12 +133,12 @@ class Training:
         self.history.append(row)
         return row
 
-    def predict(self, part: str) -> dict[str, np.ndarray]:
+    def predict(self, split: str) -> dict[str, np.ndarray]:
         """Each head's class probabilities in inference mode, N x classes float32, for a part's
         untouched items.
         """
-        X = self.content[f"X_{part}"]
-        if part == "train":
+        X = self.content[f"X_{split}"]
+        if split == "train":
             X = X[self.content["copy_train"] == 0]
         batches = [self._predict(X[i : i + PREDICT_BATCH]) for i in range(0, len(X), PREDICT_BATCH)]
         out = {}

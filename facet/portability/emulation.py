@@ -91,8 +91,8 @@ def run_on(
         text=True,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise InputError(f"{processor or 'here'}: python {' '.join(words)}: {said[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise InputError(f"{processor or 'here'}: python {' '.join(words)}: {output[-1]}")
     return done.stdout
 
 

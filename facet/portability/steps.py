@@ -101,9 +101,9 @@ def hash_preparation() -> dict[str, str]:
     resized = inputs.make_images(items, (32, 30), Read(mode="L"))
     scaled = resized.astype("float32") / np.float32(255)
     content = {"X_train": scaled, "names_train": names, "groups_train": names}
-    how = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
-    grown = augmentation.augment(content | {"about": {"heads": []}}, how)
-    y, said = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
+    config = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
+    grown = augmentation.augment(content | {"about": {"heads": []}}, config)
+    y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
     groups = rng.integers(0, 60, 400).astype(str)
     a, b = ([rng.integers(0, 4, 400) for _ in range(3)] for _ in range(2))
     compared = statistics.compare_runs(a, b, [y] * 3, [groups] * 3, "balanced_accuracy", 1000)
@@ -112,7 +112,7 @@ def hash_preparation() -> dict[str, str]:
         "augment": hash_arrays(grown["X_train"]),
         "statistics": repr(
             (
-                statistics.balanced_accuracy(y, said, 4, groups),
+                statistics.balanced_accuracy(y, predicted, 4, groups),
                 statistics.wilson_interval(7, 9),
                 compared,
             )

@@ -191,8 +191,12 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
     heads = list(dict.fromkeys(r["head"] for r in mine))
     content = load_if_present(NORMALISED.format(name))
     first = parse_run(mine[0]["run"])[1]
-    part = select_split(content, first) if content else None
-    sizes = {p: len(part[f"names_{p}"]) for p in SPLITS} if part else {}
+    split = select_split(content, first) if content else None
+    sizes = (
+        {name_of_split: len(split[f"names_{name_of_split}"]) for name_of_split in SPLITS}
+        if split
+        else {}
+    )
     return {
         "name": name,
         "source": describe_source(spec.source),
@@ -210,7 +214,7 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
                           if any(r["accuracy"] is not None for r in mine if r["head"] == h)],
         "curve_charts": curve_charts(name, results, experiments),
         "usage_charts": usage_charts(name, results, experiments),
-        "balance_charts": [balance_chart(name, h, part) for h in heads] if part else [],
+        "balance_charts": [balance_chart(name, h, split) for h in heads] if split else [],
         "confusion": confusion_counts(name, results),
         "gallery": make_gallery(name, results, content) if content else None,
         "pictures": read_pictures(experiments[0], results, name),
@@ -367,14 +371,14 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
     return out  # fmt: skip
 
 
-def balance_chart(name: str, head: str, part: dict[str, Any]) -> dict[str, Any]:
-    classes = part[f"classes_{head}"].tolist()
+def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, Any]:
+    classes = content[f"classes_{head}"].tolist()
     rows = []
-    for p in SPLITS:
-        y = part[f"y_{p}_{head}"]
+    for split in SPLITS:
+        y = content[f"y_{split}_{head}"]
         counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
         rows += [
-            {"class": c, "part": p, "items": n, "share": n / len(y)}
+            {"class": c, "part": split, "items": n, "share": n / len(y)}
             for c, n in zip(classes, counts, strict=False)
         ]
     return charts.balance_chart(f"{name}: {head}", rows, classes)  # fmt: skip
@@ -424,15 +428,15 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
         experiment, seed = parse_run(run)
         if m["dataset"] != name or experiment in answers or not path.exists():
             continue
-        said = load_pickle(path)
-        own = select_split(content, seed)
-        if not np.array_equal(said["names_test"], own["names_test"]):
+        predictions = load_pickle(path)
+        split = select_split(content, seed)
+        if not np.array_equal(predictions["names_test"], split["names_test"]):
             continue  # of data prepared otherwise than those that stand here now
         of_run: dict[str, Any] = {"run": run, "heads": {}}
         for head, h in m["heads"].items():
             if h["confusion"] is None:
                 continue
-            p, y = said[f"{head}_test"], said[f"{head}_truth"]
+            p, y = predictions[f"{head}_test"], predictions[f"{head}_truth"]
             predicted, sure = p.argmax(1), p.max(1)
             of_run["heads"][head] = {}
             for side, right in (("right", True), ("wrong", False)):
@@ -440,7 +444,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                 chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
                 of_run["heads"][head][side] = [
                     [
-                        own["names_test"][i].item(),
+                        split["names_test"][i].item(),
                         h["classes"][y[i]],
                         h["classes"][predicted[i]],
                         round(float(sure[i]) * 100),
@@ -448,7 +452,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                     for i in chosen
                 ]
                 for i in chosen:
-                    tiles.setdefault(own["names_test"][i].item(), make_tile(own["X_test"][i]))
+                    tiles.setdefault(split["names_test"][i].item(), make_tile(split["X_test"][i]))
         answers[experiment] = of_run
     return {"tiles": tiles, "answers": answers, "table": is_table}  # fmt: skip
 

@@ -455,8 +455,8 @@ def check_caches(
         except NoRemoteError:
             unasked = []
         except Exception as e:  # whatever a storage's client raises
-            told = f"the remote cannot be asked: {type(e).__name__}: {' '.join(str(e).split())}"
-            unasked = [make_flag("remote", ".dvc/config", told)]
+            message = f"the remote cannot be asked: {type(e).__name__}: {' '.join(str(e).split())}"
+            unasked = [make_flag("remote", ".dvc/config", message)]
     objects = wanted_objects(lock, stages, scope, cache.members)
     return [*unasked, *check_objects(objects, cache, None, None)]
 
@@ -538,6 +538,6 @@ def is_expected(path: str, lock: dict[str, Any]) -> bool:
     home = f"{Path.home()}/"
     if path.startswith(home) and path.removeprefix(home).startswith(SETTINGS):
         return True
-    said = json.dumps(lock.get("params") or {})
-    named = [urllib.parse.unquote(p) for p in re.findall(r'"(?:file://)?(/[^"#]*)', said)]
+    parameters = json.dumps(lock.get("params") or {})
+    named = [urllib.parse.unquote(p) for p in re.findall(r'"(?:file://)?(/[^"#]*)', parameters)]
     return any(is_beneath(path, p) for p in named)

@@ -130,7 +130,7 @@ def run_pipeline(
         if k not in ("DVC_ROOT", "DVC_STAGE", "VIRTUAL_ENV")
         and not k.startswith(("GIT_", "PYTHON", "DVC_EXP"))
     }
-    said = {
+    environment = {
         "PATH": f"{env / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(site),
         "PYTHONUNBUFFERED": "1",
@@ -150,7 +150,7 @@ def run_pipeline(
     process = subprocess.Popen(
         words,
         cwd=clone,
-        env=ours | said,
+        env=ours | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

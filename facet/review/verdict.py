@@ -126,10 +126,10 @@ def judge_metrics(
 
 def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
     """A run's figures in the clone, a row for each head as runs.csv has them."""
-    told = json.loads((clone / METRICS.format(run)).read_text())
+    metrics = json.loads((clone / METRICS.format(run)).read_text())
     rows = []
-    for head, figures in told.get("heads", {}).items():
-        row = {k: told.get(k) for k in ("experiment", "seed", "n_test")} | figures
+    for head, figures in metrics.get("heads", {}).items():
+        row = {k: metrics.get(k) for k in ("experiment", "seed", "n_test")} | figures
         counts = [sum(r) for r in figures.get("confusion") or [] if sum(r)]
         balanced = len(counts) ** 2 / sum(1 / c for c in counts) if counts else None
         rows.append(row | {"run": run, "head": head, "balanced_items": balanced})
@@ -144,8 +144,8 @@ def promising_runs(clone: Path, runs: Iterable[str]) -> dict[str, bool]:
     out = {}
     for run in runs:
         try:
-            told = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
-            out[run] = isinstance(told, dict) and told.get("same_bytes") is True
+            processor = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
+            out[run] = isinstance(processor, dict) and processor.get("same_bytes") is True
         except (OSError, ValueError, KeyError, TypeError):
             out[run] = same_bytes()
     return out
@@ -174,9 +174,9 @@ def read_from_table(
     for row in csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))):
         now = after.get("heads", {}).get(row["head"], {})
         if METRICS.format(row["run"]) == path:
-            told = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
-            was[row["head"]] = {k: float(row[k]) if row[k] else None for k in told}
-            here[row["head"]] = {k: now[k] for k in told}
+            keys = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
+            was[row["head"]] = {k: float(row[k]) if row[k] else None for k in keys}
+            here[row["head"]] = {k: now[k] for k in keys}
     return ({"heads": was}, {"heads": here}) if was else ({}, after)
 
 
@@ -206,36 +206,41 @@ def conclude(
     if bad:
         first = next((n for n, v in bad.items() if v.verdict == "departs"), next(iter(bad)))
         word = "departs first" if bad[first].verdict == "departs" else bad[first].verdict
-        told = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
+        reason = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
         if changed := next((v.metrics for v in bad.values() if largest_change(v.metrics)), None):
-            told += f"; {largest_change(changed)}"
+            reason += f"; {largest_change(changed)}"
         if judged.exact:
-            return "does not hold", f"{told}; {judged.exact[0]}."
+            return "does not hold", f"{reason}; {judged.exact[0]}."
         if differing := [j for j in judged.judgements if j.verdict == "differs"]:
             j = max(differing, key=lambda j: abs(j.mean) / (j.limit or 1))
             return "does not hold", (
-                f"{told}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, which "
-                f"the luck of training does not explain (limit {j.limit:.3f})."
+                f"{reason}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, "
+                f"which the luck of training does not explain (limit {j.limit:.3f})."
             )
         if any(j.verdict == "not judged" for j in judged.judgements):
-            told += "; equal bytes are not promised here, and one seed shows no luck of training: "
-            return "does not hold", f"{told}review on x86-64 with AVX2, or add seeds."
+            reason += (
+                "; equal bytes are not promised here, and one seed shows no luck of training: "
+            )
+            return "does not hold", f"{reason}review on x86-64 with AVX2, or add seeds."
         if not same_bytes():
-            told += f"; {why_other_bytes()}, and only runs can be judged without equal bytes"
-            return "does not hold", f"{told}: review those that the stage leads to."
-        return "does not hold", f"{told}; on this processor the bytes are promised to be the same."
+            reason += f"; {why_other_bytes()}, and only runs can be judged without equal bytes"
+            return "does not hold", f"{reason}: review those that the stage leads to."
+        return (
+            "does not hold",
+            f"{reason}; on this processor the bytes are promised to be the same.",
+        )
     if refusals:
-        told = f"{refusals[0].where}: {refusals[0].what}"
-        return "refused", told + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
+        reason = f"{refusals[0].where}: {refusals[0].what}"
+        return "refused", reason + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
     if quick:
         return "checked", "dvc.lock, code, parameters, packages and figures agree; nothing was run."
     same = sum(v.verdict == "identical" for v in found.values())
-    told = f"{same} of {len(found)} stages came out identical"
+    reason = f"{same} of {len(found)} stages came out identical"
     if same == len(found):
-        return "holds", f"{told}."
+        return "holds", f"{reason}."
     runs = len({(j.experiment, s) for j in judged.judgements for s in j.differences})
     return "consistent", (
-        f"{told}; equal bytes are not promised here, and the figures of {runs} runs differ from "
+        f"{reason}; equal bytes are not promised here, and the figures of {runs} runs differ from "
         "the committed ones by no more than the luck of training (an honest repeat is said to "
         f"differ in at most {consistency.FALSE_ALARM:.0%} of reviews; the smallest changes that "
         "would have been found are in review.md)."

@@ -85,12 +85,19 @@ def describe_processor(gpus: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def name_processor(told: Any) -> str:
+def name_processor(description: Any) -> str:
     """A description from `describe_processor` in a line; empty where it is none."""
     try:
-        widest = [f for f in told["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
-        numbers = "/".join(told[k] for k in ("family", "model", "stepping")).strip("/")
-        words = (told["name"], told["vendor"], numbers, told["architecture"], *widest, told["libc"])
+        widest = [f for f in description["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
+        numbers = "/".join(description[k] for k in ("family", "model", "stepping")).strip("/")
+        words = (
+            description["name"],
+            description["vendor"],
+            numbers,
+            description["architecture"],
+            *widest,
+            description["libc"],
+        )
         return ", ".join(w for w in words if w)
     except (KeyError, TypeError):
         return ""
@@ -101,8 +108,8 @@ def cache_sizes() -> dict[str, str]:
     found = {}
     for folder in sorted(CACHES.glob("index*")):
         with contextlib.suppress(OSError):
-            told = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
-            level, kind, size = told
+            texts = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
+            level, kind, size = texts
             found[f"L{level} {kind}"] = size
     return found
 

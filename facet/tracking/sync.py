@@ -118,17 +118,17 @@ def find_waiting(folder: Path) -> dict[str, list[Recorded]]:
     for file in records.record_files(folder):
         if file.with_name(file.name + ".synced").exists():
             continue
-        it = read_recorded(file)
-        if it and (it.ended or time.time() - file.stat().st_mtime > RUNNING):
-            found[it.id].append(it)
+        recorded = read_recorded(file)
+        if recorded and (recorded.ended or time.time() - file.stat().st_mtime > RUNNING):
+            found[recorded.id].append(recorded)
     return dict(found)
 
 
 def find_missing_files(run: list[Recorded]) -> list[str]:
     """Files of a run's artifacts that are no longer what they were; W&B would leave them out."""
     missing = []
-    for it in run:
-        for name, contents in it.artifacts.items():
+    for recorded in run:
+        for name, contents in recorded.artifacts.items():
             for entry in contents:
                 path = Path(entry.get("local_path", ""))
                 if entry.get("local_path") and not (
@@ -210,20 +210,20 @@ def find_lacking(run: list[Recorded]) -> str:
     has = fetch_held(run[0].project, run[0].entity, run[0].id)
     if has is None:
         return "the server does not have it"
-    if has.step < (last := max(it.last for it in run)):
+    if has.step < (last := max(recorded.last for recorded in run)):
         return f"the server lacks steps {max(has.step, 0) + 1} to {last}"
-    missing = {m for it in run for m in it.media} - has.files
-    missing |= {a for it in run for a in it.artifacts} - has.artifacts
+    missing = {m for recorded in run for m in recorded.media} - has.files
+    missing |= {a for recorded in run for a in recorded.artifacts} - has.artifacts
     return f"the server lacks {len(missing)} files: {min(missing)}" if missing else ""
 
 
 def upload_run(run: list[Recorded]) -> str:
     """Upload all folders of one run; returns what went wrong, empty if all of it arrived."""
     # Cut off after the last byte, or told online, all of it may be there.
-    arrived = all(it.asked for it in run) and not find_lacking(run)
+    arrived = all(recorded.asked for recorded in run) and not find_lacking(run)
     problem = "" if arrived else call_wandb_sync(run) or find_lacking(run)
-    for it in run:
-        it.marker.unlink(missing_ok=True) if problem else it.marker.touch()
+    for recorded in run:
+        recorded.marker.unlink(missing_ok=True) if problem else recorded.marker.touch()
     return problem
 
 
@@ -237,7 +237,7 @@ def call_wandb_sync(run: list[Recorded]) -> str:
     }  # fmt: skip
     words = [sys.executable, "-m", "wandb", "sync", "--include-online"]
     process = subprocess.Popen(
-        [*words, *(str(it.file.parent) for it in run)],
+        [*words, *(str(recorded.file.parent) for recorded in run)],
         env=os.environ | settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -246,17 +246,17 @@ def call_wandb_sync(run: list[Recorded]) -> str:
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(timeout=SECONDS * (1 + len(run)))
+        output, _ = process.communicate(timeout=SECONDS * (1 + len(run)))
     except subprocess.TimeoutExpired:
-        said = "ERROR the server took too long"
+        output = "ERROR the server took too long"
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    errors = [line.partition("ERROR")[2].strip() for line in said.splitlines() if "ERROR" in line]
-    unmarked = [it for it in run if not it.marker.exists()]
+    errors = [line.partition("ERROR")[2].strip() for line in output.splitlines() if "ERROR" in line]
+    unmarked = [recorded for recorded in run if not recorded.marker.exists()]
     return errors[0] if errors else "wandb sync left no marker" if unmarked else ""
 
 
