@@ -18,10 +18,9 @@ import yaml
 from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import Client, Server
-from facet.names import COSTS, PARAMS_FILE
+from facet.names import COSTS, PACKAGES_FILE, PARAMS_FILE
 from facet.storage import read_json
 
-Stage = Callable[..., float]
 # One call of Keras's augmentation layers for each image, as the course did it, from the same
 # normalised file: 468 training photos at 64x60, five times.
 COURSE_SCRIPT = """
@@ -59,7 +58,7 @@ def write_project(place: Path, change: Callable[[dict[str, Any]], None]) -> None
     tree = read_params()
     change(tree)
     (place / PARAMS_FILE).write_text(yaml.safe_dump(tree))
-    shutil.copy("requirements.lock", place)
+    shutil.copy(PACKAGES_FILE, place)
 
 
 def bench_preparing(place: Path, pairs: int, source: str) -> None:

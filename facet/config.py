@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from facet.errors import InputError
-from facet.names import PARAMS_FILE
+from facet.names import PARAMS_FILE, Metric
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -33,7 +33,7 @@ class Strict(BaseModel):
 
 
 class Split(Strict):
-    """How items are dealt out; shares are of all items."""
+    """How items are split; shares are of all items."""
 
     by: str
     seed: Seed | Annotated[list[Seed], Field(min_length=1)] = 0
@@ -210,7 +210,7 @@ class Comparison(Strict):
     baseline: str
     candidate: str
     head: str
-    metric: Literal["accuracy", "balanced_accuracy"]
+    metric: Metric
 
 
 class Parameters(Strict):
@@ -317,7 +317,7 @@ def read_params(file: Path = PARAMS_FILE) -> dict[str, Any]:
 def check_params(tree: dict[str, Any]) -> Parameters:
     """All of params.yaml, checked; experiments come with the defaults filled in.
 
-    Raises Refused, naming the first wrong key, what is wrong and the nearest valid key.
+    Raises InputError, naming the first wrong key, what is wrong and the nearest valid key.
     """
     tree = dict(tree)
     defaults, experiments = tree.get("defaults"), tree.get("experiments")

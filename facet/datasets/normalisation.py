@@ -15,10 +15,10 @@ from facet.names import SPLITS
 def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]:
     """A data set ready to learn from, in the form design and README describe.
 
-    `X_PART` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
-    spread of the training part; `y_PART_HEAD` int64; `classes_HEAD`, `names_PART`, `groups_PART`
-    strings; `about` what it was made with. With a list as split.seed, one such dict for each under
-    `splits`.
+    `X_SPLIT` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
+    spread of the training split; `y_SPLIT_HEAD` int64; `classes_HEAD`, `names_SPLIT` and
+    `groups_SPLIT` strings; `about` what it was made with. With a list as split.seed, one such dict
+    for each under `splits`.
     """
     fields = read_fields(items, spec.read)
     labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}

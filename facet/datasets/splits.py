@@ -43,13 +43,13 @@ def connected_groups(*keys: np.ndarray) -> np.ndarray:
 def stratified_group_split(
     groups: np.ndarray, labels: np.ndarray, wanted: dict[str, float], seed: int
 ) -> np.ndarray:
-    """A part for each item, (N,) strings, whole groups to one part.
+    """A split for each item, (N,) strings, whole groups to one split.
 
-    `groups` (N,) int64; `labels` (N, heads) int64; `wanted` items by part. Stratified over all
+    `groups` (N,) int64; `labels` (N, heads) int64; `wanted` items by split. Stratified over all
     classes of all heads at once by iterative stratification (Sechidis, Tsoumakas and Vlahavas,
-    2011), with groups in the place of items: the class with the fewest groups left is dealt first.
-    A group goes to the part that, for its share, lacks most of all the group's classes; by the
-    rarest class alone, as in the paper, parts came out at up to 0.38 from the share wanted.
+    2011), with groups in the place of items: the class with the fewest groups left comes first.
+    A group goes to the split that, for its share, lacks most of all the group's classes; by the
+    rarest class alone, as in the paper, splits came out at up to 0.38 from the share wanted.
     """
     rng = np.random.default_rng(seed)
     splits = [p for p, n in wanted.items() if n > 0]
@@ -65,9 +65,9 @@ def stratified_group_split(
     order = rng.permutation(len(sizes))
     tie = rng.random((len(sizes), len(splits)))
     given = np.full(len(sizes), -1)
-    left, luck = (counts > 0).sum(0), rng.random(counts.shape[1]) / 2
+    left, tie_break = (counts > 0).sum(0), rng.random(counts.shape[1]) / 2
     while (given < 0).any():
-        column = int(np.where(left > 0, left + luck, np.inf).argmin())
+        column = int(np.where(left > 0, left + tie_break, np.inf).argmin())
         for g in order[(given[order] < 0) & (counts[order, column] > 0)]:
             score = (counts[g] * lacks / total).sum(1) / shares
             best = int(np.lexsort((tie[g], score.round(9)))[-1])
@@ -86,11 +86,11 @@ def make_splits(
     config: Split,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each item's part and group, (N,) strings both.
+    """Each item's split and group, (N,) strings both.
 
     Items with one group key, or with equal content, are in one group. `random` takes the parts of
     a name that are not optional for the group, so that copies of a photo stay together. With `own`
-    the data's test part stays as it is.
+    the data's test split stays as it is.
     """
     count = len(hashes)
     if config.by in group:
@@ -129,9 +129,9 @@ def make_splits(
 
 
 def check_splits(splits: np.ndarray, groups: np.ndarray, hashes: np.ndarray, by: str) -> None:
-    """Refuse a split without training or test items, or in which a group or content straddles.
+    """Refuse a split without training or test items, or in which a group or content is in two.
 
-    The data's own split is taken as it is; what straddles it is a warning of each run.
+    The data's own split is taken as it is; what is in two of its splits is a warning of each run.
     """
     for needed in ("train", "test"):
         if not (splits == needed).any():

@@ -119,7 +119,7 @@ def draw_tile(x: np.ndarray) -> Image.Image:
 
 
 def draw_values(content: dict[str, Any], is_images: bool) -> Any:
-    """The histogram of inputs, by part: pixel values by channel, or readings."""
+    """The histogram of inputs, by split: pixel values by channel, or readings."""
     figure = Figure(figsize=(6, 3))
     axis = figure.subplots()
     _margins(figure, 1)
@@ -152,7 +152,7 @@ def draw_values(content: dict[str, Any], is_images: bool) -> Any:
 
 
 def draw_class_balance(content: dict[str, Any], heads: list[str]) -> Any:
-    """The share of each class in each part, a panel a head."""
+    """The share of each class in each split, a panel a head."""
     figure, axes = _panels(
         len(heads), lambda h: max(2.2, 0.19 * len(content[f"classes_{h}"])), heads
     )

@@ -8,7 +8,7 @@ from facet.names import SPLITS
 
 
 def find_leakage(content: dict[str, Any]) -> list[str]:
-    """A warning for each kind of thing found in more than one part: groups, identical items."""
+    """A warning for each kind of thing found in more than one split: groups, identical items."""
     keys = {
         "group": {p: set(content[f"groups_{p}"].tolist()) for p in SPLITS},
         "identical item": {p: {x.tobytes() for x in original_inputs(content, p)} for p in SPLITS},
@@ -23,6 +23,6 @@ def find_leakage(content: dict[str, Any]) -> list[str]:
 
 
 def original_inputs(content: dict[str, Any], split: str) -> np.ndarray:
-    """A part's inputs without augmented copies."""
+    """A split's inputs without augmented copies."""
     X = content[f"X_{split}"]
     return X[content["copy_train"] == 0] if split == "train" else X

@@ -15,7 +15,7 @@ def compute_head_metrics(
     groups: np.ndarray,
     trained: np.ndarray,
 ) -> dict[str, Any]:
-    """A head's figures on the test part, fractions 0-1, in the form design and README describe.
+    """A head's metrics on the test split, fractions 0-1, in the form design and README describe.
 
     `y`, `predicted` (n,) int64; `groups` (n,) strings; `trained` the labels trained on. A head of
     which no test class was trained on is `not applicable`, its figures None.

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from facet.names import MAIN_METRIC, Metric
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Strings = NDArray[np.str_]
-Metric = Literal["accuracy", "balanced_accuracy"]
 Verdict = Literal["better", "worse", "no difference shown"]
 LEVEL = 0.05
 POWER = 0.8
@@ -190,7 +191,7 @@ def compare_runs(
     suffices, where the difference is 0, and with one seed.
     """
     _check_pairs(baseline, candidate, true, groups, metric, n_train)
-    strata = [t if metric == "balanced_accuracy" else np.zeros_like(t) for t in true]
+    strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
     cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]
     answers = zip(baseline, candidate, true, strict=True)
     right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in answers]

@@ -100,7 +100,7 @@ def run_on_cluster(
             elif result["status"] is None:
                 print(f"{say} not run: what it needs failed", flush=True)
             else:
-                print(f"{say} FAILED\n{extract_error(result['said'])}", flush=True)
+                print(f"{say} FAILED\n{extract_error(result['output'])}", flush=True)
     return results
 
 

@@ -3,14 +3,14 @@
 from collections import defaultdict
 from pathlib import Path
 
-from facet.names import METRICS
+from facet.names import COMPARISONS_FILE, METRICS, RUNS_TABLE
 from facet.storage import read_csv, read_json
 
 
 def format_summary() -> str:
     """Heads, chance and accuracy of each experiment, as a mean over seeds, and the verdicts."""
     found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    for row in read_csv("metrics/runs.csv"):
+    for row in read_csv(RUNS_TABLE):
         found[row["experiment"], row["head"]].append(row)
     lines = [
         f"{'experiment':22} {'head':11} {'seeds':>5} {'accuracy':>8} {'chance':>7} "
@@ -29,7 +29,7 @@ def format_summary() -> str:
             f"{mean('chance'):>7} {mean('balanced_accuracy'):>8} "
             f"{mean('balanced_chance'):>7}  {told}"
         )
-    for name, c in read_json("metrics/comparisons.json").items():
+    for name, c in read_json(COMPARISONS_FILE).items():
         interval = f" [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" if c["ci95"] else ""
         amount = f" {c['difference']:+.3f}{interval}" if c["difference"] is not None else ""
         lines.append(

@@ -26,13 +26,13 @@ def run_target(
     """The `stages` of one target, in this worker's worktree; runs in a worker process.
 
     `path` is where the server listens; `known` are entries of dvc.lock, completed by what it
-    `waited` for. Returns target, status, seconds, what was said, the stages' entries and the
+    `waited` for. Returns target, status, seconds, its output, the stages' entries and the
     seconds of those that ran; status None where what it waited for failed.
     """
     from distributed import get_worker
 
     if any(w["status"] != 0 for w in waited):
-        nothing: dict[str, Any] = {"seconds": 0.0, "said": "", "entries": {}, "ran": {}}
+        nothing: dict[str, Any] = {"seconds": 0.0, "output": "", "entries": {}, "ran": {}}
         return {"target": target, "status": None} | nothing
     folder = Path(root) / WORKERS / str(get_worker().name)
     begun = time.monotonic()
@@ -60,7 +60,7 @@ def run_target(
         "target": target,
         "status": watch.status,
         "seconds": time.monotonic() - begun,
-        "said": log.read_text(errors="replace"),
+        "output": log.read_text(errors="replace"),
         "entries": known,
         "ran": watch.ran,
     }
@@ -68,7 +68,7 @@ def run_target(
 
 @cache
 def connect(path: str) -> Client:
-    """This worker's own."""
+    """This worker process's own connection to the stage server."""
     return Client(path)
 
 

@@ -105,7 +105,7 @@ class Training:
         """Train one more epoch; returns and remembers its row of the history.
 
         Order, dropout masks and learning rate are functions of seed and epoch, so that a resumed
-        training equals an undisturbed one. Raises Refused on a loss that is not finite.
+        training equals an undisturbed one. Raises InputError on a loss that is not finite.
         """
         number, content = len(self.history), self.content
         rate = self.network.learning_rate(self.spec, number)
@@ -134,7 +134,7 @@ class Training:
         return row
 
     def predict(self, split: str) -> dict[str, np.ndarray]:
-        """Each head's class probabilities in inference mode, N x classes float32, for a part's
+        """Each head's class probabilities in inference mode, N x classes float32, for a split's
         untouched items.
         """
         X = self.content[f"X_{split}"]

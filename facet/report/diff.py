@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from facet.errors import InputError
+from facet.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 
-DIFF_FILES = ("params.yaml", "metrics/runs.csv", "metrics/comparisons.json")
+DIFF_FILES = (str(PARAMS_FILE), str(RUNS_TABLE), str(COMPARISONS_FILE))
 METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}
 
 

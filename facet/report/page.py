@@ -24,10 +24,14 @@ from PIL import Image
 from facet.config import Dataset, merge, parse_run, run_names
 from facet.evaluation import comparisons
 from facet.names import (
+    CHANCE,
     EVALUATION,
+    LOCK_FILE,
     METRICS,
     METRICS_FOLDER,
     NORMALISED,
+    PACKAGES_FILE,
+    PARAMS_FILE,
     REPORT_FILE,
     RUN,
     SPLITS,
@@ -68,7 +72,7 @@ WARNING_MEANINGS = {
 def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
     """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
     a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
-    chance_key = "balanced_chance" if c["metric"] == "balanced_accuracy" else "chance"
+    chance_key = CHANCE[c["metric"]]
     rows = {side: results.of(experiment=side, head=head) for side in (a, b)}
     chance = mean(r[chance_key] for side in rows.values() for r in side)
     seeds = len(c["seeds"])
@@ -567,7 +571,7 @@ def describe_here() -> dict[str, Any]:
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "files": {
             f: md5(Path(f))
-            for f in ("params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock")
+            for f in (str(PARAMS_FILE), "dvc.yaml", str(LOCK_FILE), str(PACKAGES_FILE))
             if Path(f).exists()
         },
         "versions": provenance.package_versions(),

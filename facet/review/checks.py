@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facet.errors import InputError
-from facet.names import LOCK_FILE, PACKAGES_FILE, PARAMS_FILE
+from facet.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.storage import md5, md5_of_listing
 
 Lock = dict[str, dict[str, Any]]  # stage -> its entry in dvc.lock
@@ -299,7 +299,7 @@ def check_metrics(
             elif md5(file) != held[path]:
                 what = f"was changed after {name} made it: its MD5 is not the one in {LOCK}"
                 found.append(Finding("figures", path, what))
-    table = "metrics/runs.csv"
+    table = str(RUNS_TABLE)
     if any(table in stages[s].outs for s in scope) and (folder / table).exists():
         found += check_rows((folder / table).read_text(errors="replace"), lock_outputs(lock), table)
     return found
@@ -314,7 +314,7 @@ def check_rows(text: str, outs: dict[str, str | None], table: str) -> list[Findi
     for row in csv.DictReader(io.StringIO(text)):
         run = row.get("run") or "?"
         seen.add(run)
-        file = f"metrics/runs/{run}.json"
+        file = METRICS.format(run)
         if file not in outs:
             found.append(Finding("figures", table, f"has a row of {run}, which {LOCK} lacks"))
         elif row.get("md5") != outs[file]:
@@ -322,7 +322,7 @@ def check_rows(text: str, outs: dict[str, str | None], table: str) -> list[Findi
             found.append(Finding("figures", table, what))
     for path in sorted(outs):
         run = Path(path).stem
-        if path.startswith("metrics/runs/") and run not in seen:
+        if path == METRICS.format(run) and run not in seen:
             found.append(Finding("figures", table, f"has no row of {run}"))
     return list(dict.fromkeys(found))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.errors import InputError
-from facet.names import MANIFESTS, RUN
+from facet.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.processor import same_bytes, why_other_bytes
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage
@@ -67,7 +67,7 @@ def list_runs(
     lock: Lock, scope: list[str], manifests: dict[str, dict[str, Any]], committed: dict[str, str]
 ) -> dict[str, Any]:
     """For each run the W&B run it belongs to and its manifest, None where that is not here."""
-    table = csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", "")))
+    table = csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), "")))
     ids = {r["run"]: r.get("wandb_id") for r in table}
     runs = [n.partition("@")[2] for n in scope if n.startswith("train@")]
     return {
@@ -181,9 +181,8 @@ def static_checks(subject: Subject, quick: bool) -> list[Finding]:
     """What can be found without running anything; `quick` without data too."""
     stages, scope, clone = subject.stages, subject.scope, subject.clone
     lock = {name: entry for name, entry in subject.lock.items() if name in stages}
-    head = subject.commit == run_git(
-        "rev-parse", "HEAD", at=subject.root
-    )  # else the working tree is no matter
+    # Of another commit the working tree is no matter.
+    head = subject.commit == run_git("rev-parse", "HEAD", at=subject.root)
     found = checks.check_uncommitted(subject.root) if head else []
     found += checks.check_marks(stages[s] for s in scope)
     found += checks.check_listed(subject.lock, stages, scope)

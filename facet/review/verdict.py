@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facet.names import MANIFESTS, METRIC_NAMES, METRICS
+from facet.names import MANIFESTS, METRIC_NAMES, METRICS, RUNS_TABLE
 from facet.processor import same_bytes, why_other_bytes
 from facet.review import checks, consistency
 from facet.review.checks import Cache, Finding, Lock, Stage, entry_hashes
@@ -106,7 +106,7 @@ def judge_metrics(
             if n.startswith("evaluate@") and v.verdict != "not made"]  # fmt: skip
     if not elsewhere or all(v.verdict == "identical" for v in found.values()):
         return Judged()
-    was = list(csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))))
+    was = list(csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))))
     needed = ("run", "experiment", "seed", "head", *METRIC_NAMES, *consistency.EXACT_METRICS)
     if lacking := [k for k in needed if not was or k not in was[0]]:
         return Judged(exact=[f"metrics/runs.csv in git has no {lacking[0]} to judge by"])
@@ -171,7 +171,7 @@ def read_from_table(
     """
     was: dict[str, Any] = {}
     here: dict[str, Any] = {}
-    for row in csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))):
+    for row in csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))):
         now = after.get("heads", {}).get(row["head"], {})
         if METRICS.format(row["run"]) == path:
             keys = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
@@ -249,7 +249,7 @@ def conclude(
 
 def largest_change(changed: dict[str, tuple[Any, Any]]) -> str:
     """The accuracy or mean that differs most, in words; empty where none does."""
-    named = ("accuracy", "balanced_accuracy", "baseline_mean", "candidate_mean", "difference")
+    named = (*METRIC_NAMES, "baseline_mean", "candidate_mean", "difference")
     pairs = {k: v for k, v in changed.items() if k.rpartition(".")[2] in named}
     for key, (a, b) in pairs.items():
         if not (isinstance(a, (int, float)) and isinstance(b, (int, float))):

@@ -28,13 +28,13 @@ VIEW_QUERY = """query KnownView($entity: String, $project: String, $view: String
 }"""
 
 
-# --- what was never told ----------------------------------------------------------------------
+# --- what was never logged --------------------------------------------------------------------
 
 
 def restore_runs(parameters: Parameters) -> list[str]:
     """Record, as runs that wait for upload, what the server lacks of the stored runs; their names.
 
-    Raises Refused where a run is not here to be told of.
+    Raises InputError where a run's files are not here.
     """
     stored = [r for r in run_names(parameters) if Path(METRICS.format(r)).exists()]
     if absent := sorted(set(run_names(parameters)) - set(stored)):
@@ -63,7 +63,7 @@ def count_server_rows(id: str) -> int:
 
 
 def log_offline(record: wandb_run.RunRecord, known: int) -> None:
-    """Record a story but its first `known` rows, offline."""
+    """Log a record but its first `known` rows, offline."""
     run = wandb_run.Run(record.id, joins=True, **record.options)
     run.log_record(record, known)
     run.finish()

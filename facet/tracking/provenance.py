@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.config import parse_run
-from facet.names import MANIFESTS, RUN
+from facet.names import MANIFESTS, PACKAGES_FILE, RUN
 from facet.processor import LIMITS, cpu_fields, same_bytes
 from facet.storage import file_sha256, md5, write_json
 
@@ -46,7 +46,7 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> dict[str, An
         # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
         "uncommitted": bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
         "data_sha256": file_sha256(data),
-        "lock_sha256": file_sha256("requirements.lock"),
+        "lock_sha256": file_sha256(PACKAGES_FILE),
     }
 
 

@@ -1,6 +1,6 @@
-"""What W&B is told of a run, from its stored files alone: no server, no clock, no W&B.
+"""What W&B records of a run, from its stored files alone: no server, no clock, no W&B.
 
-`evaluate` and `compare` tell it as they go; `make dashboard` tells what was never told, because
+`evaluate` and `compare` log it as they go; `make dashboard` logs what never was, because
 DVC restored it.
 """
 
@@ -43,7 +43,7 @@ def find_run_id(run: str) -> str:
 
 
 def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
-    """A run's story; `id` is that of the W&B run, the run's own if None.
+    """A run's record; `id` is that of the W&B run, the run's own if None.
 
     `where` is what only the machine that ran knows, for its provenance.
     """
@@ -80,7 +80,7 @@ def parse_number(text: str) -> float:
 
 
 def summarise(rows: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str, Any]:
-    """A run's last and best epochs and its figures on the test part.
+    """A run's last and best epochs and its metrics on the test split.
 
     Best is the lowest loss and the highest accuracy; `best_epoch` is that of the validation loss,
     or of the training loss where nothing was held out.
@@ -137,7 +137,7 @@ def comparisons_id() -> str:
 
 
 def record_comparisons() -> RunRecord:
-    """The story of all comparisons together, from what `compare` wrote into metrics/."""
+    """The record of all comparisons together, from what `compare` wrote into metrics/."""
     files = (COMPARISONS_FILE, RUNS_TABLE, CURVES_TABLE)
     verdicts = read_json(COMPARISONS_FILE)
     runs, curves = read_csv(RUNS_TABLE), read_csv(CURVES_TABLE)

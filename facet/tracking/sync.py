@@ -160,7 +160,7 @@ def api_key() -> str:
 
 
 def query_server(query: str, **variables: str | None) -> dict[str, Any]:
-    """The data the server answers a GraphQL query with. Raises Refused where it does not."""
+    """The data the server answers a GraphQL query with. Raises InputError where it does not."""
     host = wandb_run.server_url()
     try:
         answer = requests.post(

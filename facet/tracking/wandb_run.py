@@ -60,7 +60,7 @@ class Plot:
 
 @dataclass
 class RunRecord:
-    """What W&B is told of one run; plain things and paths, made from the run's stored files."""
+    """What W&B records of one run; plain things and paths, made from the run's stored files."""
 
     id: str
     options: dict[str, Any]  # those of wandb.init
@@ -72,7 +72,7 @@ class RunRecord:
     alerts: dict[str, str] = field(default_factory=dict)
 
 
-# --- a run as it is told ---------------------------------------------------------------------
+# --- a run as W&B shows it -------------------------------------------------------------------
 
 
 def describe_run(run: str, dataset: str) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class Run:
 
 
 def log_to_existing_run(id: str, make_record: Callable[[str], RunRecord]) -> None:
-    """Add the story of a run to W&B, as a process beside the one that trained it."""
+    """Add the record of a run to W&B, as a process beside the one that trained it."""
     if configure_wandb() == "disabled":
         return
     try:
