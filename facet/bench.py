@@ -50,6 +50,7 @@ def time_process(place: Path, *words: str, **environment: str) -> float:
 
 
 def time_stage(place: Path, name: str, what: str, **environment: str) -> float:
+    """Seconds of one stage as a process of its own in the folder `place`."""
     return time_process(place, "-m", f"stages.{name}", what, **environment)
 
 

@@ -29,6 +29,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Strict(BaseModel):
+    """A part of params.yaml: no unknown keys, no values converted, finite numbers."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -137,6 +139,8 @@ class Augment(Strict):
 
 
 class Dataset(Strict):
+    """A data set: where it comes from, how it is read, split and augmented."""
+
     source: str | Annotated[list[str], Field(min_length=1)]
     size: tuple[PositiveInt, PositiveInt] | Literal["middle"] | None
     read: Read
@@ -194,6 +198,8 @@ class Network(Strict):
 
 
 class Experiment(Strict):
+    """An experiment with the defaults filled in: a data set, a network, how it is trained."""
+
     dataset: str
     epochs: PositiveInt
     batch: PositiveInt
@@ -207,6 +213,8 @@ class Experiment(Strict):
 
 
 class Comparison(Strict):
+    """Two experiments compared in one head's metric."""
+
     baseline: str
     candidate: str
     head: str
@@ -214,6 +222,8 @@ class Comparison(Strict):
 
 
 class Parameters(Strict):
+    """All of params.yaml."""
+
     seeds: Annotated[list[Seed], Field(min_length=1)]
     datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
     defaults: dict[str, Any]
@@ -270,6 +280,7 @@ def check_name(name: str, known: Any, where: str, what: str) -> None:
 
 
 def suggest(name: str, known: Any) -> str:
+    """The end of an error: the nearest of the `known` names to `name`, or all of them."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]}?" if close else f" ({', '.join(known)})"
 

@@ -89,6 +89,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with equal keys as a CSV file, whole; floats with eight digits."""
     with atomic_write(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

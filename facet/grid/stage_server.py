@@ -44,6 +44,7 @@ class Server:
             )
 
     def close(self) -> None:
+        """End the server's process."""
         self.process.terminate()
         self.process.wait()
 

@@ -150,6 +150,7 @@ class Training:
         return out
 
     def variables(self) -> list[Any]:
+        """All that a training step changes: the model's variables, then the optimiser's."""
         return [*self.model.variables, *self.optimizer.variables]
 
     def summary(self) -> str:

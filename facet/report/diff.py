@@ -107,6 +107,7 @@ def _verdict(c: dict[str, Any]) -> str:
 
 
 def read_parameters(text: str, where: str) -> dict[str, Any]:
+    """The leaves of a params.yaml by dotted key. Raises InputError where it is no YAML."""
     try:
         return flatten(yaml.safe_load(text))
     except yaml.YAMLError as e:

@@ -265,6 +265,7 @@ def metric_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
 
 
 def cost_row(experiment: str, results: Results) -> dict[str, Any]:
+    """What an experiment costs: parameters, multiply-adds, epochs, seconds, bytes of memory."""
     rows = results.of(experiment=experiment)
     seconds = training_seconds(results, experiment)
     memory = [results.costs[r["run"]].get("peak_memory_bytes") for r in rows]
@@ -286,6 +287,7 @@ def cost_row(experiment: str, results: Results) -> dict[str, Any]:
 
 
 def metric_chart(name: str, head: str, results: Results, experiments: list[str]) -> dict[str, Any]:
+    """A head's metrics by experiment: each seed, means, intervals, chance."""
     rows: charts.Rows = []
     for e in experiments:
         for key, words, prefix in (
@@ -340,6 +342,7 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[di
 
 
 def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    """A chart each for CPU, memory, GPU and its memory, where W&B sampled them here."""
     out = []
     for key, title, unit in (
         ("cpu", "CPU of the training process", "% of all cores"),
@@ -376,6 +379,7 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
 
 
 def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The share of each class of a head in each split."""
     classes = content[f"classes_{head}"].tolist()
     rows = []
     for split in SPLITS:

@@ -59,6 +59,7 @@ def load_if_present(path: str) -> dict[str, Any] | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there, None if none is."""
     kept = [v for v in values if v is not None]
     return sum(kept) / len(kept) if kept else None
 

@@ -40,6 +40,7 @@ def find_targets(wanted: str, stages: dict[str, Stage]) -> list[str]:
 
 
 def run_git(*words: str, at: Path | None = None) -> str:
+    """What git prints in the folder `at`. Raises InputError where it fails."""
     done = subprocess.run(["git", *words], cwd=at, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"git {words[0]}: {done.stderr.strip()}")

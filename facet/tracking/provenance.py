@@ -56,6 +56,7 @@ def git_user() -> dict[str, str | None]:
 
 
 def utc_now() -> str:
+    """The time now, in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

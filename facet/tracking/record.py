@@ -166,10 +166,12 @@ def record_comparisons() -> RunRecord:
 
 
 def format_interval(ends: list[float] | None) -> str:
+    """An interval's ends in words, empty where there is none."""
     return f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else ""
 
 
 def parse_cell(text: str) -> Any:
+    """A CSV cell as a number where it is one."""
     try:
         return float(text)
     except ValueError:

@@ -76,6 +76,7 @@ class Recorded:
 
     @property
     def marker(self) -> Path:
+        """The file that says that all of it arrived."""
         return self.file.with_name(self.file.name + ".synced")
 
     @property
@@ -139,6 +140,7 @@ def find_missing_files(run: list[Recorded]) -> list[str]:
 
 
 def base64_md5(path: Path) -> str:
+    """A file's MD5 as W&B writes it, in base64."""
     return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
 
 
@@ -176,8 +178,8 @@ def query_server(query: str, **variables: str | None) -> dict[str, Any]:
         answer.raise_for_status()
         return answer.json()["data"] or {}
     except (requests.RequestException, ValueError, KeyError, TypeError) as e:
-        why = f"does not answer ({type(e).__name__})"
-        raise InputError(f"{host}: {why}; try again later") from None
+        reason = f"does not answer ({type(e).__name__})"
+        raise InputError(f"{host}: {reason}; try again later") from None
 
 
 def fetch_held(project: str, entity: str | None, id: str) -> Held | None:
@@ -207,13 +209,13 @@ def fetch_held(project: str, entity: str | None, id: str) -> Held | None:
 
 def find_lacking(run: list[Recorded]) -> str:
     """What of a run the server does not have, in words; empty if it has all."""
-    has = fetch_held(run[0].project, run[0].entity, run[0].id)
-    if has is None:
+    held = fetch_held(run[0].project, run[0].entity, run[0].id)
+    if held is None:
         return "the server does not have it"
-    if has.step < (last := max(recorded.last for recorded in run)):
-        return f"the server lacks steps {max(has.step, 0) + 1} to {last}"
-    missing = {m for recorded in run for m in recorded.media} - has.files
-    missing |= {a for recorded in run for a in recorded.artifacts} - has.artifacts
+    if held.step < (last := max(recorded.last for recorded in run)):
+        return f"the server lacks steps {max(held.step, 0) + 1} to {last}"
+    missing = {m for recorded in run for m in recorded.media} - held.files
+    missing |= {a for recorded in run for a in recorded.artifacts} - held.artifacts
     return f"the server lacks {len(missing)} files: {min(missing)}" if missing else ""
 
 
@@ -262,19 +264,19 @@ def call_wandb_sync(run: list[Recorded]) -> str:
 
 def upload_all(folder: Path) -> tuple[int, dict[str, str]]:
     """Upload all that waits; returns how many runs arrived, and of each other one why not."""
-    runs, failed, row = find_waiting(folder), {}, 0
+    runs, failed, failures_in_a_row = find_waiting(folder), {}, 0
     for place, (id, run) in enumerate(runs.items(), 1):
         if missing := find_missing_files(run):
             failed[id] = f"{missing[0]} is gone; bring it back with `dvc pull`, or upload without "
             failed[id] += f"it: wandb sync {run[0].file.parent}"
             problem = failed[id]
-        elif row == STOP_AFTER:
+        elif failures_in_a_row == STOP_AFTER:
             failed[id] = problem = "not tried"
             continue
         elif problem := upload_run(run):
-            failed[id], row = problem, row + 1
+            failed[id], failures_in_a_row = problem, failures_in_a_row + 1
         else:
-            row = 0
+            failures_in_a_row = 0
         print(f"[{place}/{len(runs)}] {id}: {problem or 'uploaded'}", flush=True)
     return len(runs) - len(failed), failed
 
