@@ -1,4 +1,4 @@
-"""Ask a trained model about images, or the rows of a table: `python -m tools.predict RUN FILE...`.
+"""Ask a trained model about images, or the rows of a table: `facet predict RUN FILE...`.
 
 A run's folder holds all it takes: the model, its classes and how its inputs are prepared.
 """
