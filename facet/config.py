@@ -426,7 +426,7 @@ def raw_params(*keys: str) -> dict[str, Any]:
 
 
 def experiment_config(declared: dict[str, Any], name: str) -> Experiment:
-    """Experiment `name` with the defaults filled in, from what `written` gave of the two."""
+    """Experiment `name` with the defaults filled in, from what `raw_params` gave of the two."""
     return Experiment.model_validate(merge(declared["defaults"], declared["experiments"][name]))
 
 

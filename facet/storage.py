@@ -91,7 +91,7 @@ class _Plain(pickle.Unpickler):
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:
-    """Read what `save` wrote; whatever else a file holds is refused before any of it runs."""
+    """Read what `save_pickle` wrote; anything else in a file is refused before it runs."""
     try:
         with open(path, "rb") as file:
             content = _Plain(file).load()
