@@ -18,10 +18,9 @@ import yaml
 from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import Client, Server
-from facet.names import COSTS, PARAMS_FILE
+from facet.names import COSTS, PACKAGES_FILE, PARAMS_FILE
 from facet.storage import read_json
 
-Stage = Callable[..., float]
 # One call of Keras's augmentation layers for each image, as the course did it, from the same
 # normalised file: 468 training photos at 64x60, five times.
 COURSE_SCRIPT = """
@@ -51,6 +50,7 @@ def time_process(place: Path, *words: str, **environment: str) -> float:
 
 
 def time_stage(place: Path, name: str, what: str, **environment: str) -> float:
+    """Seconds of one stage as a process of its own in the folder `place`."""
     return time_process(place, "-m", f"stages.{name}", what, **environment)
 
 
@@ -59,7 +59,7 @@ def write_project(place: Path, change: Callable[[dict[str, Any]], None]) -> None
     tree = read_params()
     change(tree)
     (place / PARAMS_FILE).write_text(yaml.safe_dump(tree))
-    shutil.copy("requirements.lock", place)
+    shutil.copy(PACKAGES_FILE, place)
 
 
 def bench_preparing(place: Path, pairs: int, source: str) -> None:
@@ -124,14 +124,14 @@ def bench_starting(place: Path, pairs: int) -> None:
         time_stage(place, name, what)
     cold, warm = [], []
     os.environ["PYTHONPATH"] = str(Path.cwd())  # the server's too
-    with Server() as server, (place / "said").open("w") as said:
+    with Server() as server, (place / "said").open("w") as log:
         client = Client(server.path)
         for i in range(pairs + 1):
             cold.append(sum(time_stage(place, s, "wine_shallow-0") for s in ("train", "evaluate")))
             begun = time.monotonic()
             for name in ("train", "evaluate"):
                 words = [f"stages.{name}", "wine_shallow-0"]
-                if client.run(words, str(place), dict(os.environ), said):
+                if client.run(words, str(place), dict(os.environ), log):
                     raise InputError((place / "said").read_text().strip().splitlines()[-1])
             warm.append(time.monotonic() - begun)
             if not i:  # the server may have been importing still
@@ -144,8 +144,8 @@ def bench_starting(place: Path, pairs: int) -> None:
 
 def bench_repeating(times: int) -> None:
     """`dvc repro` of this folder where nothing has changed."""
-    told = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
-    if told.returncode or json.loads(told.stdout or "{}"):
+    status = subprocess.run(["dvc", "status", "--json"], capture_output=True, text=True)
+    if status.returncode or json.loads(status.stdout or "{}"):
         print("repeating: skipped: something is not up to date; make repro first")
         return
     taken = {}

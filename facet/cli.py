@@ -39,7 +39,8 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="and end")
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="print the versions"),
     ] = False,
 ) -> None:
     """Train, compare, report and review classifiers with several heads."""

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from facet.errors import InputError
-from facet.names import PARAMS_FILE
+from facet.names import PARAMS_FILE, Metric
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -29,11 +29,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Strict(BaseModel):
+    """A part of params.yaml: no unknown keys, no values converted, finite numbers."""
+
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Split(Strict):
-    """How items are dealt out; shares are of all items."""
+    """How items are split; shares are of all items."""
 
     by: str
     seed: Seed | Annotated[list[Seed], Field(min_length=1)] = 0
@@ -137,6 +139,8 @@ class Augment(Strict):
 
 
 class Dataset(Strict):
+    """A data set: where it comes from, how it is read, split and augmented."""
+
     source: str | Annotated[list[str], Field(min_length=1)]
     size: tuple[PositiveInt, PositiveInt] | Literal["middle"] | None
     read: Read
@@ -194,6 +198,8 @@ class Network(Strict):
 
 
 class Experiment(Strict):
+    """An experiment with the defaults filled in: a data set, a network, how it is trained."""
+
     dataset: str
     epochs: PositiveInt
     batch: PositiveInt
@@ -207,13 +213,17 @@ class Experiment(Strict):
 
 
 class Comparison(Strict):
+    """Two experiments compared in one head's metric."""
+
     baseline: str
     candidate: str
     head: str
-    metric: Literal["accuracy", "balanced_accuracy"]
+    metric: Metric
 
 
 class Parameters(Strict):
+    """All of params.yaml."""
+
     seeds: Annotated[list[Seed], Field(min_length=1)]
     datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
     defaults: dict[str, Any]
@@ -270,6 +280,7 @@ def check_name(name: str, known: Any, where: str, what: str) -> None:
 
 
 def suggest(name: str, known: Any) -> str:
+    """The end of an error: the nearest of the `known` names to `name`, or all of them."""
     close = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {close[0]}?" if close else f" ({', '.join(known)})"
 
@@ -317,7 +328,7 @@ def read_params(file: Path = PARAMS_FILE) -> dict[str, Any]:
 def check_params(tree: dict[str, Any]) -> Parameters:
     """All of params.yaml, checked; experiments come with the defaults filled in.
 
-    Raises Refused, naming the first wrong key, what is wrong and the nearest valid key.
+    Raises InputError, naming the first wrong key, what is wrong and the nearest valid key.
     """
     tree = dict(tree)
     defaults, experiments = tree.get("defaults"), tree.get("experiments")
@@ -415,7 +426,7 @@ def raw_params(*keys: str) -> dict[str, Any]:
 
 
 def experiment_config(declared: dict[str, Any], name: str) -> Experiment:
-    """Experiment `name` with the defaults filled in, from what `written` gave of the two."""
+    """Experiment `name` with the defaults filled in, from what `raw_params` gave of the two."""
     return Experiment.model_validate(merge(declared["defaults"], declared["experiments"][name]))
 
 

@@ -9,6 +9,7 @@ SPLITS = ("train", "validation", "test")
 # --- metrics ----------------------------------------------------------------------------------
 
 Metric = Literal["accuracy", "balanced_accuracy"]
+MAIN_METRIC: Metric = "balanced_accuracy"  # the one judged against chance
 METRIC_NAMES: tuple[Metric, ...] = get_args(Metric)
 # The metric that guessing would get, beside each metric.
 CHANCE: dict[Metric, str] = {"accuracy": "chance", "balanced_accuracy": "balanced_chance"}

@@ -20,7 +20,7 @@ def run_stage(main: Callable[..., None]) -> None:
 
 
 def run_command(main: Callable[..., None]) -> None:
-    """Run `main` as a command line named as its program, its errors told in one line."""
+    """Run `main` as a command line named as its program, its errors in one line."""
     import typer
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

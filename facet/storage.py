@@ -91,7 +91,7 @@ class _Plain(pickle.Unpickler):
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:
-    """Read what `save` wrote; whatever else a file holds is refused before any of it runs."""
+    """Read what `save_pickle` wrote; anything else in a file is refused before it runs."""
     try:
         with open(path, "rb") as file:
             content = _Plain(file).load()
@@ -124,8 +124,8 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
 
 
 def _not_readable(path: str | Path, why: Exception) -> str:
-    told = why.strerror if isinstance(why, OSError) else why
-    return f"{path}: not readable ({told}); make it with `dvc repro` or `dvc pull`"
+    reason = why.strerror if isinstance(why, OSError) else why
+    return f"{path}: not readable ({reason}); make it with `dvc repro` or `dvc pull`"
 
 
 def round_floats(value: Any) -> Any:
@@ -166,5 +166,5 @@ def md5(path: Path) -> str:
 
 def md5_of_listing(members: dict[str, str]) -> str:
     """The MD5 of a folder that holds `members`, a file's MD5 by its path."""
-    told = [{"md5": members[name], "relpath": name} for name in sorted(members)]
-    return hashlib.md5(json.dumps(told, sort_keys=True).encode()).hexdigest() + ".dir"
+    entries = [{"md5": members[name], "relpath": name} for name in sorted(members)]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode()).hexdigest() + ".dir"

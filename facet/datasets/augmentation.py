@@ -56,44 +56,46 @@ def swap_labels(y: np.ndarray, classes: list[str], pair: list[str], head: str) -
     return table[y]
 
 
-def make_copy(content: dict[str, Any], how: Augment, copy: int) -> dict[str, np.ndarray]:
+def make_copy(content: dict[str, Any], config: Augment, copy: int) -> dict[str, np.ndarray]:
     """One changed copy of each training image, with its labels."""
     X, names = content["X_train"], content["names_train"].tolist()
-    u = uniform_draws(names, how.seed, copy)
-    between = 2 * u - 1
+    draws = uniform_draws(names, config.seed, copy)
+    between = 2 * draws - 1
     # Enlarging by f and shrinking by f are equally likely.
-    zoom = (1 + how.zoom) ** between[:, 3]
-    shift = how.translate * between[:, 1:3] * X.shape[1:3]
-    flip = u[:, 4] < (how.flip.probability if how.flip else 0)
+    zoom = (1 + config.zoom) ** between[:, 3]
+    shift = config.translate * between[:, 1:3] * X.shape[1:3]
+    flip = draws[:, 4] < (config.flip.probability if config.flip else 0)
     turned = np.empty_like(X)
     for start in tqdm(range(0, len(X), CHUNK), "augment", unit="batch", delay=1):
         rows = slice(start, start + CHUNK)
         batch = np.where(flip[rows, None, None, None], X[rows, :, ::-1], X[rows])
         turned[rows] = warp_images(
-            batch, np.deg2rad(how.rotate * between[rows, 0]), shift[rows], zoom[rows]
+            batch, np.deg2rad(config.rotate * between[rows, 0]), shift[rows], zoom[rows]
         )
     out = {"X_train": turned}
     for head in content["about"]["heads"]:
         y = content[f"y_train_{head}"]
-        if how.flip and head in how.flip.swap:
-            other = swap_labels(y, content[f"classes_{head}"].tolist(), how.flip.swap[head], head)
+        if config.flip and head in config.flip.swap:
+            other = swap_labels(
+                y, content[f"classes_{head}"].tolist(), config.flip.swap[head], head
+            )
             y = np.where(flip, other, y)
         out[f"y_train_{head}"] = y
     return out
 
 
-def augment(content: dict[str, Any], how: Augment) -> dict[str, Any]:
+def augment(content: dict[str, Any], config: Augment) -> dict[str, Any]:
     """`content` with `how.copies` times the training items: the untouched ones first.
 
     Adds `copy_train`, (N,) int64: 0 for the untouched. Validation and test stay as they are.
     """
     n = len(content["X_train"])
-    if how.copies > 1 and content["X_train"].ndim != 4:
+    if config.copies > 1 and content["X_train"].ndim != 4:
         raise InputError("augment.copies: only images can be augmented; set 1 for a table")
-    copies = [make_copy(content, how, c) for c in range(1, how.copies)]
+    copies = [make_copy(content, config, c) for c in range(1, config.copies)]
     grown = {
         k: np.concatenate([content[k], *(c[k] for c in copies)])
         for k in ["X_train", *(f"y_train_{h}" for h in content["about"]["heads"])]
     }
-    same = {k: np.tile(content[k], how.copies) for k in ("names_train", "groups_train")}
-    return content | grown | same | {"copy_train": np.repeat(np.arange(how.copies), n)}
+    same = {k: np.tile(content[k], config.copies) for k in ("names_train", "groups_train")}
+    return content | grown | same | {"copy_train": np.repeat(np.arange(config.copies), n)}

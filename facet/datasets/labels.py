@@ -12,7 +12,7 @@ from facet.errors import InputError
 def read_fields(items: dict[str, Any], read: Read) -> dict[str, np.ndarray]:
     """What labels and groups are made from, field by field, (N,) strings or float64.
 
-    The parts of image names, split at `_`; columns; constants by file. Raises Refused for a name
+    The parts of image names, split at `_`; columns; constants by file. Raises InputError for a name
     that has not the parts.
     """
     names, found = items["names"], dict(items["columns"])

@@ -15,16 +15,16 @@ from facet.names import SPLITS
 def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]:
     """A data set ready to learn from, in the form design and README describe.
 
-    `X_PART` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
-    spread of the training part; `y_PART_HEAD` int64; `classes_HEAD`, `names_PART`, `groups_PART`
-    strings; `about` what it was made with. With a list as split.seed, one such dict for each under
-    `splits`.
+    `X_SPLIT` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
+    spread of the training split; `y_SPLIT_HEAD` int64; `classes_HEAD`, `names_SPLIT` and
+    `groups_SPLIT` strings; `about` what it was made with. With a list as split.seed, one such dict
+    for each under `splits`.
     """
-    found = read_fields(items, spec.read)
-    labels = {h: make_labels(h, head, found) for h, head in spec.heads.items()}
-    ys = np.stack([y for _, y in labels.values()], 1)
+    fields = read_fields(items, spec.read)
+    labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
+    label_matrix = np.stack([y for _, y in labels.values()], 1)
     items = items | {"parts": spec.read.parts}
-    if pictures := "pixels" in items:
+    if is_images := "pixels" in items:
         if spec.size is None:
             raise InputError(
                 f"datasets.{name}.size: null, but the data are images; "
@@ -32,42 +32,44 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
             )
         size = middle_size(items) if spec.size == "middle" else spec.size
         X, readings = make_images(items, size, spec.read), None
-        how: dict[str, Any] = {
+        preparation: dict[str, Any] = {
             "size": list(size),
             **spec.read.model_dump(include={"mode", "alpha", "operations"}, exclude_none=True),
         }
     else:
         chosen, X = read_columns(items, spec)
-        readings, how = X, {"columns": chosen}
-    prints = content_hashes(items, readings)
-    one: list[dict[str, Any]] = []
+        readings, preparation = X, {"columns": chosen}
+    hashes = content_hashes(items, readings)
+    contents: list[dict[str, Any]] = []
     seeds = spec.split.seed if isinstance(spec.split.seed, list) else [spec.split.seed]
     for seed in seeds:
-        part, groups = make_splits(found, items, ys, prints, spec.group, spec.split, seed)
-        check_splits(part, groups, prints, spec.split.by)
+        splits, groups = make_splits(
+            fields, items, label_matrix, hashes, spec.group, spec.split, seed
+        )
+        check_splits(splits, groups, hashes, spec.split.by)
         content: dict[str, Any] = {f"classes_{h}": c for h, (c, _) in labels.items()}
-        inputs = dict(how)
-        if not pictures:
-            mean, spread_ = X[part == "train"].mean(0), X[part == "train"].std(0)
-            spread_ = np.where(spread_ > 0, spread_, 1.0)
-            inputs |= {"mean": mean.tolist(), "spread": spread_.tolist()}
-        for p in SPLITS:
-            rows = np.flatnonzero(part == p)
+        inputs = dict(preparation)
+        if not is_images:
+            mean, deviation = X[splits == "train"].mean(0), X[splits == "train"].std(0)
+            deviation = np.where(deviation > 0, deviation, 1.0)
+            inputs |= {"mean": mean.tolist(), "spread": deviation.tolist()}
+        for split in SPLITS:
+            rows = np.flatnonzero(splits == split)
             rows = rows[np.argsort(items["names"][rows], kind="stable")]
-            if pictures:
-                content[f"X_{p}"] = X[rows].astype("float32") / np.float32(255)
+            if is_images:
+                content[f"X_{split}"] = X[rows].astype("float32") / np.float32(255)
             else:
-                content[f"X_{p}"] = ((X[rows] - mean) / spread_).astype("float32")
-            content[f"names_{p}"] = items["names"][rows]
-            content[f"groups_{p}"] = groups[rows]
-            content |= {f"y_{p}_{h}": y[rows] for h, (_, y) in labels.items()}
+                content[f"X_{split}"] = ((X[rows] - mean) / deviation).astype("float32")
+            content[f"names_{split}"] = items["names"][rows]
+            content[f"groups_{split}"] = groups[rows]
+            content |= {f"y_{split}_{h}": y[rows] for h, (_, y) in labels.items()}
         about = {
             "by": spec.split.by,
             "seed": seed,
             "test": spec.split.test,
             "validation": spec.split.validation,
         }
-        one.append(
+        contents.append(
             content
             | {
                 "about": {
@@ -78,4 +80,4 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
                 }
             }
         )
-    return {"splits": one} if isinstance(spec.split.seed, list) else one[0]
+    return {"splits": contents} if isinstance(spec.split.seed, list) else contents[0]

@@ -139,7 +139,7 @@ def fetch_small(fs: Any, path: str, target: Path) -> None:
 
 
 def name_failures(url: str, action: Callable[..., Any], *args: Any) -> Any:
-    """`action(*args)`, its failure told in one line that names `url`."""
+    """`action(*args)`, its failure an InputError that names `url`."""
     try:
         return action(*args)
     except InputError:

@@ -16,11 +16,11 @@ def content_hashes(items: dict[str, Any], features: np.ndarray | None) -> np.nda
     if features is not None:
         rows = [r.tobytes() for r in np.ascontiguousarray(features)]
         return np.array([hashlib.sha256(r).hexdigest()[:32] for r in rows])
-    prints = np.empty(len(items["names"]), "<U32")
+    hashes = np.empty(len(items["names"]), "<U32")
     for key, rows in items["rows"].items():
         for row, pixels in zip(rows, items["pixels"][key], strict=True):
-            prints[row] = hashlib.sha256(key.encode() + pixels.tobytes()).hexdigest()[:32]
-    return prints
+            hashes[row] = hashlib.sha256(key.encode() + pixels.tobytes()).hexdigest()[:32]
+    return hashes
 
 
 def connected_groups(*keys: np.ndarray) -> np.ndarray:
@@ -43,100 +43,104 @@ def connected_groups(*keys: np.ndarray) -> np.ndarray:
 def stratified_group_split(
     groups: np.ndarray, labels: np.ndarray, wanted: dict[str, float], seed: int
 ) -> np.ndarray:
-    """A part for each item, (N,) strings, whole groups to one part.
+    """A split for each item, (N,) strings, whole groups to one split.
 
-    `groups` (N,) int64; `labels` (N, heads) int64; `wanted` items by part. Stratified over all
+    `groups` (N,) int64; `labels` (N, heads) int64; `wanted` items by split. Stratified over all
     classes of all heads at once by iterative stratification (Sechidis, Tsoumakas and Vlahavas,
-    2011), with groups in the place of items: the class with the fewest groups left is dealt first.
-    A group goes to the part that, for its share, lacks most of all the group's classes; by the
-    rarest class alone, as in the paper, parts came out at up to 0.38 from the share wanted.
+    2011), with groups in the place of items: the class with the fewest groups left comes first.
+    A group goes to the split that, for its share, lacks most of all the group's classes; by the
+    rarest class alone, as in the paper, splits came out at up to 0.38 from the share wanted.
     """
     rng = np.random.default_rng(seed)
-    parts = [p for p, n in wanted.items() if n > 0]
+    splits = [p for p, n in wanted.items() if n > 0]
     offsets = np.cumsum([0, *(labels.max(0)[:-1] + 1)])
     columns = labels + offsets
     counts = np.zeros((groups.max() + 1, int(columns.max()) + 1))
     for column in columns.T:
         np.add.at(counts, (groups, column), 1)
     sizes = np.bincount(groups).astype(float)
-    shares = np.array([wanted[p] for p in parts]) / len(groups)
+    shares = np.array([wanted[p] for p in splits]) / len(groups)
     total = counts.sum(0)
     lacks = shares[:, None] * total
     order = rng.permutation(len(sizes))
-    tie = rng.random((len(sizes), len(parts)))
+    tie = rng.random((len(sizes), len(splits)))
     given = np.full(len(sizes), -1)
-    left, luck = (counts > 0).sum(0), rng.random(counts.shape[1]) / 2
+    left, tie_break = (counts > 0).sum(0), rng.random(counts.shape[1]) / 2
     while (given < 0).any():
-        column = int(np.where(left > 0, left + luck, np.inf).argmin())
+        column = int(np.where(left > 0, left + tie_break, np.inf).argmin())
         for g in order[(given[order] < 0) & (counts[order, column] > 0)]:
             score = (counts[g] * lacks / total).sum(1) / shares
             best = int(np.lexsort((tie[g], score.round(9)))[-1])
             given[g] = best
             lacks[best] -= counts[g]
             left -= counts[g] > 0
-    return np.array(parts)[given[groups]]
+    return np.array(splits)[given[groups]]
 
 
 def make_splits(
-    found: dict[str, np.ndarray],
+    fields: dict[str, np.ndarray],
     items: dict[str, Any],
     labels: np.ndarray,
-    prints: np.ndarray,
+    hashes: np.ndarray,
     group: dict[str, list[str]],
-    how: Split,
+    config: Split,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each item's part and group, (N,) strings both.
+    """Each item's split and group, (N,) strings both.
 
     Items with one group key, or with equal content, are in one group. `random` takes the parts of
     a name that are not optional for the group, so that copies of a photo stay together. With `own`
-    the data's test part stays as it is.
+    the data's test split stays as it is.
     """
-    n = len(prints)
-    if how.by in group:
-        for field in group[how.by]:
-            if field not in found:
-                raise InputError(f"group.{how.by}: the data has no {field}{suggest(field, found)}")
-        keys = ["_".join(map(str, k)) for k in zip(*(found[f] for f in group[how.by]), strict=True)]
-    elif how.by == "random" and items.get("parts"):
+    count = len(hashes)
+    if config.by in group:
+        for field in group[config.by]:
+            if field not in fields:
+                raise InputError(
+                    f"group.{config.by}: the data has no {field}{suggest(field, fields)}"
+                )
         keys = [
-            "_".join(map(str, k)) for k in zip(*(found[f] for f in items["parts"]), strict=True)
+            "_".join(map(str, k)) for k in zip(*(fields[f] for f in group[config.by]), strict=True)
+        ]
+    elif config.by == "random" and items.get("parts"):
+        keys = [
+            "_".join(map(str, k)) for k in zip(*(fields[f] for f in items["parts"]), strict=True)
         ]
     else:
         keys = items["names"].tolist()
-    groups = connected_groups(np.array(keys), prints)
+    groups = connected_groups(np.array(keys), hashes)
     names = np.array(keys)[np.unique(groups, return_index=True)[1]][groups]
-    if how.by != "own":
-        wanted = {"test": how.test * n, "validation": how.validation * n}
-        wanted = {"train": n - sum(wanted.values()), **wanted}
-        return stratified_group_split(groups, labels, wanted, seed), names
+    if config.by != "own":
+        items_wanted = {"test": config.test * count, "validation": config.validation * count}
+        items_wanted = {"train": count - sum(items_wanted.values()), **items_wanted}
+        return stratified_group_split(groups, labels, items_wanted, seed), names
     if "own" not in items:
         raise InputError("split.by: own: the data has no split of its own; name another")
-    part = items["own"].astype("<U10")
-    inside = np.flatnonzero(part == "train")
-    validation = how.validation * n
+    splits = items["own"].astype("<U10")
+    inside = np.flatnonzero(splits == "train")
+    validation = config.validation * count
     if validation >= len(inside):
         raise InputError("split.validation: more than the data's own training part holds")
     if validation:
         groups = np.unique(groups[inside], return_inverse=True)[1]
-        wanted = {"train": len(inside) - validation, "validation": validation}
-        part[inside] = stratified_group_split(groups, labels[inside], wanted, seed)
-    return part, names
+        items_wanted = {"train": len(inside) - validation, "validation": validation}
+        splits[inside] = stratified_group_split(groups, labels[inside], items_wanted, seed)
+    return splits, names
 
 
-def check_splits(part: np.ndarray, groups: np.ndarray, prints: np.ndarray, by: str) -> None:
-    """Refuse a split without training or test items, or in which a group or content straddles.
+def check_splits(splits: np.ndarray, groups: np.ndarray, hashes: np.ndarray, by: str) -> None:
+    """Refuse a split without training or test items, or in which a group or content is in two.
 
-    The data's own split is taken as it is; what straddles it is a warning of each run.
+    The data's own split is taken as it is; what is in two of its splits is a warning of each run.
     """
     for needed in ("train", "test"):
-        if not (part == needed).any():
+        if not (splits == needed).any():
             raise InputError(
                 f"split: no items fall into the {needed} part; there are too few groups "
                 f"({len(set(groups.tolist()))}) for these shares"
             )
     if by != "own":
-        for what, keys in (("group", groups), ("content", prints)):
-            pairs = np.unique(np.stack([keys.astype("<U200"), part.astype("<U200")]), axis=1)
+        for what, keys in (("group", groups), ("content", hashes)):
+            pairs = np.unique(np.stack([keys.astype("<U200"), splits.astype("<U200")]), axis=1)
             if len(set(pairs[0].tolist())) < pairs.shape[1]:
                 raise AssertionError(f"a {what} straddles the split")

@@ -89,6 +89,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with equal keys as a CSV file, whole; floats with eight digits."""
     with atomic_write(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -138,30 +139,30 @@ def compare_experiments(
                 "covers": f"nothing: {c.head} is not applicable on this split",
             }
         )
-    said = {s: [read_predictions(r, c.head) for r in pair] for s, pair in pairs.items()}
-    for s, (a, b) in said.items():
+    predictions = {s: [read_predictions(r, c.head) for r in pair] for s, pair in pairs.items()}
+    for s, (a, b) in predictions.items():
         if not np.array_equal(a["names"], b["names"]):
             raise InputError(
                 f"comparisons.{name}: {pairs[s][0]} and {pairs[s][1]} were tested on "
                 "different items; run `dvc repro`"
             )
     n_train = first[0]["n_train"]
-    found = statistics.compare_runs(
-        [a["predicted"] for a, _ in said.values()],
-        [b["predicted"] for _, b in said.values()],
-        [a["true"] for a, _ in said.values()],
-        [a["groups"] for a, _ in said.values()],
+    result = statistics.compare_runs(
+        [a["predicted"] for a, _ in predictions.values()],
+        [b["predicted"] for _, b in predictions.values()],
+        [a["true"] for a, _ in predictions.values()],
+        [a["groups"] for a, _ in predictions.values()],
         c.metric,
         n_train,
     )
     return out | {
-        "baseline_mean": found.baseline_mean,
-        "candidate_mean": found.candidate_mean,
-        "difference": found.difference,
-        "ci95": found.ci95,
-        "p_value": found.p_value,
-        "verdict": found.verdict,
-        "seeds_needed": found.seeds_needed,
-        "covers": found.covers,
-        "differences": found.per_seed,
+        "baseline_mean": result.baseline_mean,
+        "candidate_mean": result.candidate_mean,
+        "difference": result.difference,
+        "ci95": result.ci95,
+        "p_value": result.p_value,
+        "verdict": result.verdict,
+        "seeds_needed": result.seeds_needed,
+        "covers": result.covers,
+        "differences": result.per_seed,
     }

@@ -119,15 +119,15 @@ def draw_tile(x: np.ndarray) -> Image.Image:
 
 
 def draw_values(content: dict[str, Any], is_images: bool) -> Any:
-    """The histogram of inputs, by part: pixel values by channel, or readings."""
+    """The histogram of inputs, by split: pixel values by channel, or readings."""
     figure = Figure(figsize=(6, 3))
     axis = figure.subplots()
     _margins(figure, 1)
-    for part, style in (("train", "-"), ("test", "--")):
+    for split, style in (("train", "-"), ("test", "--")):
         X = (
-            content[f"X_{part}"][content["copy_train"] == 0]
-            if part == "train"
-            else content[f"X_{part}"]
+            content[f"X_{split}"][content["copy_train"] == 0]
+            if split == "train"
+            else content[f"X_{split}"]
         )
         channels = X.shape[-1] if is_images else 1
         for c in range(channels):
@@ -135,12 +135,12 @@ def draw_values(content: dict[str, Any], is_images: bool) -> Any:
             color = (
                 ["#d73027", "#1a9850", "#4575b4"][c]
                 if channels == 3
-                else {"train": "#4575b4", "test": "#d73027"}[part]
+                else {"train": "#4575b4", "test": "#d73027"}[split]
             )
             height, edges = np.histogram(
                 x, bins=64, range=(0, 1) if is_images else (-4, 4), density=True
             )
-            name = f"{part} {['red', 'green', 'blue'][c]}" if channels == 3 else part
+            name = f"{split} {['red', 'green', 'blue'][c]}" if channels == 3 else split
             axis.stairs(height, edges, label=name, linestyle=style, color=color)
     axis.set(
         xlabel="pixel value, 0 black to 1 full" if is_images else "standardised reading",
@@ -152,20 +152,20 @@ def draw_values(content: dict[str, Any], is_images: bool) -> Any:
 
 
 def draw_class_balance(content: dict[str, Any], heads: list[str]) -> Any:
-    """The share of each class in each part, a panel a head."""
+    """The share of each class in each split, a panel a head."""
     figure, axes = _panels(
         len(heads), lambda h: max(2.2, 0.19 * len(content[f"classes_{h}"])), heads
     )
     for axis, head in zip(axes, heads, strict=False):
         classes = content[f"classes_{head}"]
-        for k, (part, color) in enumerate(
+        for k, (split, color) in enumerate(
             (("train", "#4575b4"), ("validation", "#fdae61"), ("test", "#d73027"))
         ):
-            y = content[f"y_{part}_{head}"]
+            y = content[f"y_{split}_{head}"]
             if len(y):
                 share = np.bincount(y, minlength=len(classes)) / len(y)
                 axis.barh(
-                    np.arange(len(classes)) + (k - 1) * 0.27, share, 0.27, label=part, color=color
+                    np.arange(len(classes)) + (k - 1) * 0.27, share, 0.27, label=split, color=color
                 )
         axis.set_yticks(range(len(classes)), classes.tolist(), fontsize=8)
         axis.invert_yaxis()

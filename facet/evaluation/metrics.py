@@ -15,7 +15,7 @@ def compute_head_metrics(
     groups: np.ndarray,
     trained: np.ndarray,
 ) -> dict[str, Any]:
-    """A head's figures on the test part, fractions 0-1, in the form design and README describe.
+    """A head's metrics on the test split, fractions 0-1, in the form design and README describe.
 
     `y`, `predicted` (n,) int64; `groups` (n,) strings; `trained` the labels trained on. A head of
     which no test class was trained on is `not applicable`, its figures None.
@@ -75,11 +75,11 @@ def find_warnings(
             f"test_above_training: {head}: {m['accuracy']:.2f} of test items right, "
             f"{train_correct / len(trained):.2f} of training items"
         )
-    for part, labels in (("training", trained), ("test", y)):
+    for split, labels in (("training", trained), ("test", y)):
         if absent := sorted(set(range(len(classes))) - set(labels.tolist())):
             found.append(
                 f"absent_class: {head}: no {', '.join(classes[i] for i in absent[:5])} "
-                f"in the {part} part"
+                f"in the {split} part"
             )
     share = np.bincount(predicted).max() / len(predicted)
     if share >= 0.98:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from facet.names import MAIN_METRIC, Metric
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Strings = NDArray[np.str_]
-Metric = Literal["accuracy", "balanced_accuracy"]
 Verdict = Literal["better", "worse", "no difference shown"]
 LEVEL = 0.05
 POWER = 0.8
@@ -29,7 +30,7 @@ PERMUTATIONS = 999
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; fractions, differences candidate minus baseline.
+    """What `compare_runs` found; fractions, differences candidate minus baseline.
 
     `per_seed` has one difference for each seed. With one seed, or too few groups to say
     anything, `ci95`, `p_value` and `seeds_needed` are None.
@@ -48,11 +49,11 @@ class Comparison:
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """95 % interval for an accuracy of `correct` out of `n` independent items (Wilson 1927)."""
-    _counts(correct, n)
-    z = float(_t(LEVEL, np.inf))
+    _check_counts(correct, n)
+    z = float(_t_quantile(LEVEL, np.inf))
     share, extra = correct / n, z**2 / n
-    half = z * math.sqrt(share * (1 - share) / n + extra / n / 4)
-    low, high = ((share + extra / 2 + side * half) / (1 + extra) for side in (-1, 1))
+    half_width = z * math.sqrt(share * (1 - share) / n + extra / n / 4)
+    low, high = ((share + extra / 2 + side * half_width) / (1 + extra) for side in (-1, 1))
     return (0.0 if correct == 0 else low), (1.0 if correct == n else high)
 
 
@@ -71,19 +72,21 @@ def balanced_accuracy(
     adjusted shares of Price & Bonett (2004), which are Agresti & Coull's (1998) for one class,
     times the design effect (Kish 1965).
     """
-    _labels(true, predicted, classes, groups)
+    _check_labels(true, predicted, classes, groups)
     right = (true == predicted).astype(np.float64)
-    cells = _cells(true, groups)
-    mean, parts = _linear(right, cells)
+    cells = _sort_into_cells(true, groups)
+    mean, parts = _linearise(right, cells)
     value = float(mean)
     if parts.size < 2:
         return value, None
-    variance, effect, freedom = _item_variance(right, parts, cells)
+    variance, effect, degrees_of_freedom = _item_variance(right, parts, cells)
     extra = 2 / cells.members.size
-    share = (_total(right, cells.item_class) + extra) / (cells.members + 2 * extra)
-    least = (share * (1 - share) / (cells.members + 2 * extra - 1)).mean() / share.size
-    half = _t(LEVEL, freedom) * np.sqrt(np.maximum(variance, effect * least))
-    low, high = share.mean() - half, share.mean() + half
+    share = (_sum_by_label(right, cells.item_class) + extra) / (cells.members + 2 * extra)
+    floor = (share * (1 - share) / (cells.members + 2 * extra - 1)).mean() / share.size
+    half_width = _t_quantile(LEVEL, degrees_of_freedom) * np.sqrt(
+        np.maximum(variance, effect * floor)
+    )
+    low, high = share.mean() - half_width, share.mean() + half_width
     return value, [float(max(0, min(low, value))), float(min(1, max(high, value)))]
 
 
@@ -104,7 +107,7 @@ def judge_against_chance(
     (Rao & Scott 1984; Kish 1965), never below 1, and by t's excess over the normal at the
     effective number of groups.
     """
-    _labels(true, predicted, classes, groups)
+    _check_labels(true, predicted, classes, groups)
     present, label = np.unique(true, return_inverse=True)
     _, group = np.unique(groups, return_inverse=True)
     sizes = np.bincount(group).astype(np.float64)
@@ -118,7 +121,7 @@ def judge_against_chance(
     def products(values: Ints) -> tuple[Floats, Floats]:
         """Sums of products of the centred class indicators: over items, over group totals."""
         centred = (values == present[:, None]) - (values == present[:, None]).mean(1)[:, None]
-        totals = _total(centred, group)
+        totals = _sum_by_label(centred, group)
         return centred @ centred.T, totals @ totals.T
 
     (labels, label_totals), (answers, answer_totals) = products(true), products(predicted)
@@ -126,8 +129,8 @@ def judge_against_chance(
     pairs = float((sizes * (sizes - 1)).sum())
     joint = float(weight @ ((label_totals - labels) * (answer_totals - answers)) @ weight)
     effect = max(1.0, 1 + joint / pairs / alone) if pairs and alone else 1.0
-    freedom = max(1.0, true.size**2 / (sizes**2).sum() - 1)
-    excess = _t(LEVEL, freedom) / _t(LEVEL, np.inf)
+    degrees_of_freedom = max(1.0, true.size**2 / (sizes**2).sum() - 1)
+    excess = _t_quantile(LEVEL, degrees_of_freedom) / _t_quantile(LEVEL, np.inf)
     distance = (value - chance) / (math.sqrt(effect) * excess)
 
     narrow = np.min_scalar_type(classes)
@@ -145,8 +148,8 @@ def exceeds_training(train_correct: int, n_train: int, test_correct: int, n_test
 
     A sign of a leak, or of parts that differ. Fisher's exact test (1935), items independent.
     """
-    _counts(train_correct, n_train)
-    _counts(test_correct, n_test)
+    _check_counts(train_correct, n_train)
+    _check_counts(test_correct, n_test)
     if test_correct * n_train <= train_correct * n_test:
         return False
     from scipy import stats  # not above: takes 1.5 s, and few runs come here
@@ -187,14 +190,14 @@ def compare_runs(
     of the items in one split nor that of overlapping training parts: None where no number
     suffices, where the difference is 0, and with one seed.
     """
-    _pairs(baseline, candidate, true, groups, metric, n_train)
-    strata = [t if metric == "balanced_accuracy" else np.zeros_like(t) for t in true]
-    cells = [_cells(s, g) for s, g in zip(strata, groups, strict=True)]
+    _check_pairs(baseline, candidate, true, groups, metric, n_train)
+    strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
+    cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]
     answers = zip(baseline, candidate, true, strict=True)
     right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in answers]
-    means = np.stack([_linear(r, c)[0] for r, c in zip(right, cells, strict=True)])
+    means = np.stack([_linearise(r, c)[0] for r, c in zip(right, cells, strict=True)])
     items = [r[1] - r[0] for r in right]
-    luck, covers = _variance(items, true, groups, cells, n_train)
+    spread_of_difference, covers = _variance(items, true, groups, cells, n_train)
 
     per_seed = means[:, 1] - means[:, 0]
     difference = float(per_seed.mean())
@@ -209,77 +212,85 @@ def compare_runs(
         covers=covers,
         per_seed=per_seed.tolist(),
     )
-    if luck is None:
+    if spread_of_difference is None:
         return found
-    half = float(luck.half(LEVEL))
+    half_width = float(spread_of_difference.half_width(LEVEL))
     shown: Verdict = (
-        "better" if difference > half else "worse" if difference < -half else "no difference shown"
+        "better"
+        if difference > half_width
+        else "worse"
+        if difference < -half_width
+        else "no difference shown"
     )
     return replace(
         found,
-        ci95=(max(-1.0, difference - half), min(1.0, difference + half)),
-        p_value=_p_value(luck, abs(difference)),
+        ci95=(max(-1.0, difference - half_width), min(1.0, difference + half_width)),
+        p_value=_p_value(spread_of_difference, abs(difference)),
         verdict=shown,
-        seeds_needed=_seeds_needed(luck, abs(difference)),
+        seeds_needed=_seeds_needed(spread_of_difference, abs(difference)),
     )
 
 
-class _Crossed(NamedTuple):
+class _CrossedVariance(NamedTuple):
     """Variances of the mean difference over seeds crossed with items; all of one shape.
 
-    `seed` and `item` both contain `both`, the interaction; `least` is the smallest variance
-    that items may have; `freedom` is that of `item`, `seeds` - 1 that of `seed`.
+    `seed` and `item` both contain `interaction`, the interaction; `floor` is the smallest variance
+    that items may have; `degrees_of_freedom` is that of `item`, `seeds` - 1 that of `seed`.
     """
 
     seed: Floats
     item: Floats
-    both: Floats
-    least: Floats
-    freedom: Floats
+    interaction: Floats
+    floor: Floats
+    degrees_of_freedom: Floats
     seeds: int
 
-    def half(self, level: float) -> Floats:
+    def half_width(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
-        seed = _t(level, self.seeds - 1) ** 2
-        item = _t(level, self.freedom) ** 2
-        rest = self.item - self.both  # where negative by luck, it takes off no more than it can
+        seed = _t_quantile(level, self.seeds - 1) ** 2
+        item = _t_quantile(level, self.degrees_of_freedom) ** 2
+        rest = (
+            self.item - self.interaction
+        )  # where negative by luck, it takes off no more than it can
         total = seed * self.seed + np.where(rest < 0, np.minimum(seed, item), item) * rest
-        return np.asarray(np.sqrt(np.maximum(total, item * (self.item + self.least))))
+        return np.asarray(np.sqrt(np.maximum(total, item * (self.item + self.floor))))
 
     def error(self) -> tuple[Floats, Floats]:
         """Variance of the mean difference, and its degrees of freedom (Satterthwaite 1946)."""
-        rest = self.item - self.both
-        variance = np.maximum(self.seed + rest, self.item + self.least)
-        parts = self.seed**2 / (self.seeds - 1) + rest**2 / self.freedom
+        rest = self.item - self.interaction
+        variance = np.maximum(self.seed + rest, self.item + self.floor)
+        parts = self.seed**2 / (self.seeds - 1) + rest**2 / self.degrees_of_freedom
         return variance, variance**2 / np.maximum(parts, 1e-300)
 
-    def at(self, seeds: int) -> "_Crossed":
+    def with_seeds(self, seeds: int) -> "_CrossedVariance":
         """The same with another number of seeds."""
-        both = self.both * self.seeds / seeds
-        item = np.maximum(self.item - self.both, 0) + both
-        now = np.maximum(self.item, self.both)
-        least = self.least * (item / now if now > 0 else 1)
-        seed = np.maximum(self.seed, self.both) * self.seeds / seeds
-        return _Crossed(seed, item, both, least, self.freedom, seeds)
+        interaction = self.interaction * self.seeds / seeds
+        item = np.maximum(self.item - self.interaction, 0) + interaction
+        now = np.maximum(self.item, self.interaction)
+        floor = self.floor * (item / now if now > 0 else 1)
+        seed = np.maximum(self.seed, self.interaction) * self.seeds / seeds
+        return _CrossedVariance(seed, item, interaction, floor, self.degrees_of_freedom, seeds)
 
 
-class _Splits(NamedTuple):
+class _SplitVariance(NamedTuple):
     """Variance of one seed's difference, where each seed has its own split.
 
     `variance` is that over seeds, with `seeds` - 1 degrees of freedom; `item` what the test
-    items of a single split give, with `freedom`; `ratio` is n_test / n_train.
+    items of a single split give, with `degrees_of_freedom`; `ratio` is n_test / n_train.
     """
 
     variance: float
     item: float
-    freedom: float
+    degrees_of_freedom: float
     ratio: float
     seeds: int
 
-    def half(self, level: float) -> Floats:
+    def half_width(self, level: float) -> Floats:
         """Half the width of the interval at `level`."""
-        seed = _t(level, self.seeds - 1) ** 2 * self.variance * (1 / self.seeds + self.ratio)
-        item = _t(level, self.freedom) ** 2 * self.item / self.seeds
+        seed = (
+            _t_quantile(level, self.seeds - 1) ** 2 * self.variance * (1 / self.seeds + self.ratio)
+        )
+        item = _t_quantile(level, self.degrees_of_freedom) ** 2 * self.item / self.seeds
         return np.asarray(np.sqrt(np.maximum(seed, item)))
 
     def error(self) -> tuple[Floats, Floats]:
@@ -287,7 +298,7 @@ class _Splits(NamedTuple):
         seed = self.variance * (1 / self.seeds + self.ratio)
         return np.maximum(seed, self.item / self.seeds), np.asarray(self.seeds - 1)
 
-    def at(self, seeds: int) -> "_Splits":
+    def with_seeds(self, seeds: int) -> "_SplitVariance":
         """The same with another number of seeds."""
         return self._replace(seeds=seeds)
 
@@ -296,9 +307,9 @@ def _variance(
     items: list[Floats],
     true: Sequence[Ints],
     groups: Sequence[Strings],
-    cells: "list[_Cells]",
+    cells: "list[_ItemCells]",
     n_train: int,
-) -> tuple[_Crossed | _Splits | None, str]:
+) -> tuple[_CrossedVariance | _SplitVariance | None, str]:
     """What varies in the differences `items`, [seed] (n,), if that can be said; and in words."""
     seeds = len(items)
     what = "items" if all(c.groups == c.item_cell.size for c in cells) else "groups of items"
@@ -309,73 +320,77 @@ def _variance(
         if cells[0].groups == 1:
             return None, "nothing: the test part is a single group, which says nothing of others"
         covers = f"the luck of training (seeds) and of which {what} are in the test part; one split"
-        return _crossed(np.stack(items), cells[0]), covers
-    means = np.array([_linear(d, c)[0] for d, c in zip(items, cells, strict=True)])
-    variance, item, freedom = float(means.var(ddof=1)), 0.0, 1.0
+        return _crossed_variance(np.stack(items), cells[0]), covers
+    means = np.array([_linearise(d, c)[0] for d, c in zip(items, cells, strict=True)])
+    variance, item, degrees_of_freedom = float(means.var(ddof=1)), 0.0, 1.0
     if all(c.groups > 1 for c in cells):
-        alone = [_crossed(d[None], c) for d, c in zip(items, cells, strict=True)]
-        item = float(np.mean([one.item + one.least for one in alone]))
-        freedom = float(np.sum([one.freedom for one in alone]))
+        alone = [_crossed_variance(d[None], c) for d, c in zip(items, cells, strict=True)]
+        item = float(np.mean([one.item + one.floor for one in alone]))
+        degrees_of_freedom = float(np.sum([one.degrees_of_freedom for one in alone]))
     if max(variance, item) == 0:
         return None, "nothing: single groups as test parts, and no difference between them"
     covers = f"the luck of training (seeds), of the split and of which {what} are in the test part"
     ratio = float(np.mean([d.size for d in items])) / n_train
-    return _Splits(variance, item, freedom, ratio, seeds), f"{covers}; several splits"
+    return _SplitVariance(
+        variance, item, degrees_of_freedom, ratio, seeds
+    ), f"{covers}; several splits"
 
 
-def _crossed(items: Floats, cells: "_Cells") -> _Crossed:
+def _crossed_variance(items: Floats, cells: "_ItemCells") -> _CrossedVariance:
     """Variances of the differences `items` (..., seeds, n), each -1, 0 or 1; all of shape (...).
 
-    With one seed, `seed` and `both` are 0.
+    With one seed, `seed` and `interaction` are 0.
     """
     seeds = items.shape[-2]
-    means, parts = _linear(items, cells)
-    both = (parts - parts.mean(-2, keepdims=True)) ** 2
+    means, parts = _linearise(items, cells)
+    interaction = (parts - parts.mean(-2, keepdims=True)) ** 2
     mean = items.mean(-2)
-    item, _, freedom = _item_variance(mean, parts.mean(-2), cells)
+    item, _, degrees_of_freedom = _item_variance(mean, parts.mean(-2), cells)
     # Two disagreements of the usual size in a cell; of one item, where none was seen.
-    size = np.abs(_total(mean, cells.item_cell))
-    count = _total((size > 1e-12).astype(np.float64), cells.cell_class)
-    usual = _total(size, cells.cell_class) / np.maximum(count, 1)
+    size = np.abs(_sum_by_label(mean, cells.item_cell))
+    count = _sum_by_label((size > 1e-12).astype(np.float64), cells.cell_class)
+    usual = _sum_by_label(size, cells.cell_class) / np.maximum(count, 1)
     usual = np.where(count, usual, 1) / cells.members / cells.members.size
-    return _Crossed(
+    return _CrossedVariance(
         seed=means.var(-1) / max(seeds - 1, 1),
         item=item,
-        both=both.sum((-2, -1)) / (seeds * max(seeds - 1, 1)),
-        least=2 * (usual**2).mean(-1),
-        freedom=freedom,
+        interaction=interaction.sum((-2, -1)) / (seeds * max(seeds - 1, 1)),
+        floor=2 * (usual**2).mean(-1),
+        degrees_of_freedom=degrees_of_freedom,
         seeds=seeds,
     )
 
 
-def _t(level: float, freedom: Floats | float) -> Floats:
+def _t_quantile(level: float, degrees_of_freedom: Floats | float) -> Floats:
     """Student's t that is exceeded, in either direction, with probability `level`."""
-    return np.asarray(-special.stdtrit(freedom, level / 2))
+    return np.asarray(-special.stdtrit(degrees_of_freedom, level / 2))
 
 
-def _p_value(luck: _Crossed | _Splits, distance: float) -> float:
+def _p_value(spread_of_difference: _CrossedVariance | _SplitVariance, distance: float) -> float:
     """The level at which the interval just reaches 0; no less than 1e-15."""
 
     def beyond(exponent: float) -> float:
-        return float(luck.half(10**exponent)) - distance
+        return float(spread_of_difference.half_width(10**exponent)) - distance
 
     if distance == 0:
         return 1.0
-    from scipy import optimize  # not above: see `suspicious`
+    from scipy import optimize  # not above: see `exceeds_training`
 
     return 1e-15 if beyond(-15) < 0 else float(10 ** optimize.brentq(beyond, -15, 0))
 
 
-def _seeds_needed(luck: _Crossed | _Splits, distance: float) -> int | None:
-    """The least number of seeds with 80 % power (noncentral t), as `compare` says."""
+def _seeds_needed(
+    spread_of_difference: _CrossedVariance | _SplitVariance, distance: float
+) -> int | None:
+    """The least number of seeds with 80 % power (noncentral t), as `compare_runs` says."""
 
-    from scipy import stats  # not above: see `suspicious`
+    from scipy import stats  # not above: see `exceeds_training`
 
     def enough(seeds: int) -> bool:
-        planned = luck.at(seeds)
-        variance, freedom = planned.error()
-        far, shown = distance / np.sqrt(variance), planned.half(LEVEL) / np.sqrt(variance)
-        return bool(stats.nct.sf(shown, freedom, np.minimum(far, 40)) >= POWER)
+        planned = spread_of_difference.with_seeds(seeds)
+        variance, degrees_of_freedom = planned.error()
+        far, shown = distance / np.sqrt(variance), planned.half_width(LEVEL) / np.sqrt(variance)
+        return bool(stats.nct.sf(shown, degrees_of_freedom, np.minimum(far, 40)) >= POWER)
 
     if distance == 0:
         return None
@@ -384,7 +399,7 @@ def _seeds_needed(luck: _Crossed | _Splits, distance: float) -> int | None:
     return numbers[found] if found < len(numbers) else None
 
 
-class _Cells(NamedTuple):
+class _ItemCells(NamedTuple):
     """Test items in cells: those of one class and one group.
 
     `item_class`, `item_cell`: (n,) indices; `cell_class`, `cell_group`, `size`: (cells,);
@@ -403,7 +418,7 @@ class _Cells(NamedTuple):
     groups: int
 
 
-def _cells(classes: Ints, groups: Strings) -> _Cells:
+def _sort_into_cells(classes: Ints, groups: Strings) -> _ItemCells:
     """Sort items by class and group, int64 (n,) and str (n,)."""
     names, kind = np.unique(classes, return_inverse=True)
     teams, team = np.unique(groups, return_inverse=True)
@@ -413,10 +428,10 @@ def _cells(classes: Ints, groups: Strings) -> _Cells:
     alone = size == members[cell_class]
     leverage = np.where(alone, 1 / names.size, size / members[cell_class])
     group = cell // names.size
-    return _Cells(kind, index, cell_class, group, size, members, alone, leverage, teams.size)
+    return _ItemCells(kind, index, cell_class, group, size, members, alone, leverage, teams.size)
 
 
-def _linear(values: Floats, cells: _Cells) -> tuple[Floats, Floats]:
+def _linearise(values: Floats, cells: _ItemCells) -> tuple[Floats, Floats]:
     """Mean over classes of the class means of `values` (..., n), and each group's part in it.
 
     The mean is (...), the parts (..., groups); the sum of their squares is the variance of the
@@ -425,53 +440,59 @@ def _linear(values: Floats, cells: _Cells) -> tuple[Floats, Floats]:
     with the mean of all classes instead (Lumley's `adjust` for lonely sampling units). With one
     group there is no telling: all parts are 0.
     """
-    sums = _total(values, cells.item_cell)
-    means = _total(values, cells.item_class) / cells.members
+    sums = _sum_by_label(values, cells.item_cell)
+    means = _sum_by_label(values, cells.item_class) / cells.members
     mean = means.mean(-1)
     centre = np.where(cells.alone, mean[..., None], means[..., cells.cell_class])
     weight = cells.members[cells.cell_class] * cells.members.size
     scale = weight * np.sqrt(np.where(cells.leverage < 1, 1 - cells.leverage, np.inf))
-    return mean, _total((sums - cells.size * centre) / scale, cells.cell_group)
+    return mean, _sum_by_label((sums - cells.size * centre) / scale, cells.cell_group)
 
 
-def _item_variance(values: Floats, parts: Floats, cells: _Cells) -> tuple[Floats, Floats, Floats]:
+def _item_variance(
+    values: Floats, parts: Floats, cells: _ItemCells
+) -> tuple[Floats, Floats, Floats]:
     """Variance of the mean of `values` (..., n), its design effect and degrees of freedom.
 
-    `parts` as `_linear` gives them; all results (...). The design effect (Kish 1965), at least
+    `parts` as `_linearise` gives them; all results (...). The design effect (Kish 1965), at least
     1, is the variance over that of independent items.
     """
     variance = (parts**2).sum(-1)
-    means = _total(values, cells.item_class) / cells.members
-    squares = _total((values - means[..., cells.item_class]) ** 2, cells.item_class)
+    means = _sum_by_label(values, cells.item_class) / cells.members
+    squares = _sum_by_label((values - means[..., cells.item_class]) ** 2, cells.item_class)
     free = cells.members * np.maximum(cells.members - 1, 1)
     alone = (squares / free).mean(-1) / cells.members.size
     effect = np.maximum(np.where(alone > 1e-15, variance / np.maximum(alone, 1e-15), 1), 1)
     usual = float((cells.size**2).sum() / cells.size.sum())
-    likeness = np.clip((effect - 1) / (usual - 1), 0, 1) if usual > 1 else np.zeros_like(effect)
+    intraclass_correlation = (
+        np.clip((effect - 1) / (usual - 1), 0, 1) if usual > 1 else np.zeros_like(effect)
+    )
     grid = np.linspace(0, 1, 9 if usual > 1 else 1)
-    freedom = np.interp(likeness, grid, [_degrees_of_freedom(cells, rho) for rho in grid])
-    return variance, effect, np.asarray(freedom)
+    degrees_of_freedom = np.interp(
+        intraclass_correlation, grid, [_degrees_of_freedom(cells, rho) for rho in grid]
+    )
+    return variance, effect, np.asarray(degrees_of_freedom)
 
 
-def _degrees_of_freedom(cells: _Cells, likeness: float) -> float:
-    """Degrees of freedom of `_linear`'s variance (Bell & McCaffrey 2002).
+def _degrees_of_freedom(cells: _ItemCells, intraclass_correlation: float) -> float:
+    """Degrees of freedom of `_linearise`'s variance (Bell & McCaffrey 2002).
 
-    `likeness`: intraclass correlation of a cell's items (Imbens & Kolesar 2016). With A a cell's
+    `intraclass_correlation` is that of a cell's items (Imbens & Kolesar 2016). With A a cell's
     part in the variance and B its root times leverage, tr(M)^2 / tr(M^2) for M = A - B B'.
     """
     classes, groups = cells.members.size, cells.groups
-    variance = cells.size * (1 + (cells.size - 1) * likeness)
+    variance = cells.size * (1 + (cells.size - 1) * intraclass_correlation)
     scale = (cells.members[cells.cell_class] * classes) ** 2
     part = variance / scale / np.maximum(1 - cells.leverage, 1e-12)
     root = np.zeros((groups, classes + 1))
     column = np.where(cells.alone, classes, cells.cell_class)
     np.add.at(root, (cells.cell_group, column), np.sqrt(part * cells.leverage))
-    own, off = _total(part, cells.cell_group), (root**2).sum(1)
+    own, off = _sum_by_label(part, cells.cell_group), (root**2).sum(1)
     square = (own**2).sum() - 2 * (own * off).sum() + ((root.T @ root) ** 2).sum()
     return max(1.0, float((own.sum() - off.sum()) ** 2 / square)) if square > 0 else 1.0
 
 
-def _total(values: NDArray[Any], labels: Ints) -> Floats:
+def _sum_by_label(values: NDArray[Any], labels: Ints) -> Floats:
     """Sums of `values` (..., n) by `labels` (n,), each of 0, 1, ... being there: (..., labels)."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
@@ -480,12 +501,12 @@ def _total(values: NDArray[Any], labels: Ints) -> Floats:
     return np.asarray(np.add.reduceat(values[..., order], starts, axis=-1), dtype=np.float64)
 
 
-def _counts(correct: int, n: int) -> None:
+def _check_counts(correct: int, n: int) -> None:
     if not 0 <= correct <= n or n < 1:
         raise ValueError(f"{correct} correct of {n}: give 0 <= correct <= n and n >= 1")
 
 
-def _labels(true: Ints, predicted: Ints, classes: int, groups: Strings) -> None:
+def _check_labels(true: Ints, predicted: Ints, classes: int, groups: Strings) -> None:
     if true.ndim != 1 or not true.size or {predicted.shape, groups.shape} != {true.shape}:
         raise ValueError("labels, predictions and groups: give one of each for at least one item")
     for labels in (true, predicted):
@@ -493,7 +514,7 @@ def _labels(true: Ints, predicted: Ints, classes: int, groups: Strings) -> None:
             raise ValueError(f"labels and predictions must be from 0 to {classes - 1}")
 
 
-def _pairs(
+def _check_pairs(
     baseline: Sequence[Ints],
     candidate: Sequence[Ints],
     true: Sequence[Ints],

@@ -21,12 +21,12 @@ from facet.errors import InputError
 @contextlib.contextmanager
 def parse_params_once() -> Iterator[None]:
     """Have DVC parse params.yaml once, and not for each stage that declares a key of it."""
-    load = dvc_param.load_path
-    dvc_param.load_path = cache(load)
+    load_path = dvc_param.load_path
+    dvc_param.load_path = cache(load_path)
     try:
         yield
     finally:
-        dvc_param.load_path = load
+        dvc_param.load_path = load_path
 
 
 def changed_stages() -> set[str]:
@@ -58,6 +58,7 @@ class StageTimer(logging.Handler):
         self._running, self._since = "", 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note when a stage begins, and that the one before has ended."""
         if isinstance(record.msg, str) and record.msg.startswith(("Running stage", "Stage '")):
             self.stop()
             running = record.msg.startswith("Running")
@@ -65,6 +66,7 @@ class StageTimer(logging.Handler):
             self._since = time.monotonic()
 
     def stop(self) -> None:
+        """Note that the stage that ran last has ended."""
         if self._running:
             self.ran[self._running] = time.monotonic() - self._since
         self._running = ""
@@ -75,21 +77,21 @@ def open_dvc(log: Path) -> Iterator[tuple[Repo, StageTimer]]:
     """DVC in this process, with all that it and its stages say in `log`.
 
     In this process, since starting DVC's own takes longer than what it has to do for a run. Where
-    DVC refuses, that is said, and the watch's status is 1.
+    DVC refuses, that is said, and the timer's status is 1.
     """
-    watch, logger = StageTimer(), logging.getLogger("dvc")
-    logger.addHandler(watch)
+    timer, logger = StageTimer(), logging.getLogger("dvc")
+    logger.addHandler(timer)
     log.unlink(missing_ok=True)
     try:
         with log.open("a") as file, redirect_output(file), parse_params_once(), Repo() as repo:
             try:
-                yield repo, watch
+                yield repo, timer
             except DvcException as e:
                 print(f"ERROR: {e}")
-                watch.status = 1
+                timer.status = 1
     finally:
-        logger.removeHandler(watch)
-        watch.stop()
+        logger.removeHandler(timer)
+        timer.stop()
 
 
 @contextlib.contextmanager

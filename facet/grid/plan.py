@@ -21,10 +21,10 @@ def plan_targets(
     plan: dict[str, tuple[list[str], list[str]]] = {}
     for run in wanted:
         waits: list[str] = []
-        before: list[str] = []
+        upstream: list[str] = []
         for target, stages in target_chain(parameters, run).items():
-            before = [*before, *stages]
+            upstream = [*upstream, *stages]
             if waits or changed.intersection(stages):
-                plan[target] = (waits, before)
+                plan[target] = (waits, upstream)
                 waits = [target]
     return plan

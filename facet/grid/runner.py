@@ -100,7 +100,7 @@ def run_on_cluster(
             elif result["status"] is None:
                 print(f"{say} not run: what it needs failed", flush=True)
             else:
-                print(f"{say} FAILED\n{extract_error(result['said'])}", flush=True)
+                print(f"{say} FAILED\n{extract_error(result['output'])}", flush=True)
     return results
 
 
@@ -172,21 +172,21 @@ def make_runs(
         failed = [r["target"] for r in results if r["status"] != 0]
         ran = {stage: seconds for r in results for stage, seconds in r["ran"].items()}
     merge_results(results)
-    good = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
-    if good:
-        targets = [] if whole and not failed else good
+    made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
+    if made:
+        targets = [] if whole and not failed else made
         log = WORKERS / "logs/closing.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open_dvc(log) as (repo, watch):
+        with open_dvc(log) as (repo, timer):
             repo.reproduce(targets)
-        if watch.status:
+        if timer.status:
             raise InputError(f"dvc repro failed: {extract_error(log.read_text()).strip()}")
-        if again := [s for s in watch.ran if s != STAGES[-1]]:
+        if repeated := [s for s in timer.ran if s != STAGES[-1]]:
             raise InputError(
-                f"the closing dvc repro ran {', '.join(again[:4])} again: the workers' "
+                f"the closing dvc repro ran {', '.join(repeated[:4])} again: the workers' "
                 "results were not accepted; is a file being edited meanwhile?"
             )
-        ran |= watch.ran
+        ran |= timer.ran
     write_timings(ran)
     if failed:
         raise InputError(

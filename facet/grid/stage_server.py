@@ -44,6 +44,7 @@ class Server:
             )
 
     def close(self) -> None:
+        """End the server's process."""
         self.process.terminate()
         self.process.wait()
 
@@ -67,15 +68,15 @@ class Client:
         words: list[str],
         folder: str,
         environment: dict[str, str],
-        said: TextIO | None = None,
+        output: TextIO | None = None,
     ) -> int | None:
         """Run `python -m` with `words` in `folder`; returns its exit status.
 
-        What it prints goes to `said`, or where this process's output goes. None if the server is
+        What it prints goes to `output`, or where this process's output goes. None if the server is
         gone.
         """
         request = json.dumps([words, folder, environment]).encode()
-        outputs = [said.fileno()] * 2 if said else [1, 2]
+        outputs = [output.fileno()] * 2 if output else [1, 2]
         try:
             socket.send_fds(self.socket, [request], outputs)
             answer = self.socket.recv(16)

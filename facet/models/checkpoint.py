@@ -60,7 +60,7 @@ def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
 def save_checkpoint(training: Training, path: Path) -> None:
     """Write all that the next epoch depends on."""
     values = {f"{i:04d}": np.asarray(v) for i, v in enumerate(training.variables())}
-    # As pairs: a saved dict comes back in the order of its keys, and that of columns is told.
+    # As pairs: a saved dict comes back in the order of its keys, and columns have an order.
     history = [list(row.items()) for row in training.history]
     save_pickle(path, {"history": history, "variables": values})
 

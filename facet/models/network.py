@@ -120,10 +120,12 @@ def stack_layers(x: Any, layers: list[Layer], prefix: str, seed: int) -> Any:
 
 
 def flatten_if_needed(x: Any, name: str) -> Any:
+    """`x` with one axis beside the batch's."""
     return keras.layers.Flatten(name=f"{name}_flatten")(x) if len(x.shape) > 2 else x
 
 
 def dense_layer(units: int, name: str, seed: int, **options: Any) -> keras.layers.Dense:
+    """A dense layer whose weights are drawn from `seed` and its name."""
     start = keras.initializers.GlorotUniform(derive_seed(seed, name))
     return keras.layers.Dense(units, name=name, kernel_initializer=start, **options)
 

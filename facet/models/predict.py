@@ -1,4 +1,4 @@
-"""Ask a trained model about images, or the rows of a table: `python -m tools.predict RUN FILE...`.
+"""Ask a trained model about images, or the rows of a table: `facet predict RUN FILE...`.
 
 A run's folder holds all it takes: the model, its classes and how its inputs are prepared.
 """
@@ -118,13 +118,13 @@ def predict_files(run: str, files: list[Path], as_json: bool = False) -> None:
             print(f"predict: {e}", file=sys.stderr)
             bad += 1
             continue
-        said = predict_probabilities(model, X, about["heads"])
+        predictions = predict_probabilities(model, X, about["heads"])
         for i, name in enumerate(names):
             for head, classes in about["heads"].items():
-                p = said[head][i]
+                p = predictions[head][i]
                 if as_json:
-                    told = {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)}
-                    print(json.dumps({"item": name, "head": head, "probabilities": told}))
+                    rounded = {c: round(float(v), 6) for c, v in zip(classes, p, strict=True)}
+                    print(json.dumps({"item": name, "head": head, "probabilities": rounded}))
                 else:
                     print(format_prediction(name, head, classes, p))
     if bad:

@@ -105,7 +105,7 @@ class Training:
         """Train one more epoch; returns and remembers its row of the history.
 
         Order, dropout masks and learning rate are functions of seed and epoch, so that a resumed
-        training equals an undisturbed one. Raises Refused on a loss that is not finite.
+        training equals an undisturbed one. Raises InputError on a loss that is not finite.
         """
         number, content = len(self.history), self.content
         rate = self.network.learning_rate(self.spec, number)
@@ -133,12 +133,12 @@ class Training:
         self.history.append(row)
         return row
 
-    def predict(self, part: str) -> dict[str, np.ndarray]:
-        """Each head's class probabilities in inference mode, N x classes float32, for a part's
+    def predict(self, split: str) -> dict[str, np.ndarray]:
+        """Each head's class probabilities in inference mode, N x classes float32, for a split's
         untouched items.
         """
-        X = self.content[f"X_{part}"]
-        if part == "train":
+        X = self.content[f"X_{split}"]
+        if split == "train":
             X = X[self.content["copy_train"] == 0]
         batches = [self._predict(X[i : i + PREDICT_BATCH]) for i in range(0, len(X), PREDICT_BATCH)]
         out = {}
@@ -150,6 +150,7 @@ class Training:
         return out
 
     def variables(self) -> list[Any]:
+        """All that a training step changes: the model's variables, then the optimiser's."""
         return [*self.model.variables, *self.optimizer.variables]
 
     def summary(self) -> str:

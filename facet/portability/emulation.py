@@ -19,7 +19,17 @@ import yaml
 
 from facet.config import read_params
 from facet.errors import InputError
-from facet.names import AUGMENTED, EVALUATION, METRICS, NORMALISED, PARAMS_FILE, PICKLED, RAW, RUN
+from facet.names import (
+    AUGMENTED,
+    EVALUATION,
+    METRICS,
+    NORMALISED,
+    PACKAGES_FILE,
+    PARAMS_FILE,
+    PICKLED,
+    RAW,
+    RUN,
+)
 from facet.portability.steps import FAULTS
 from facet.processor import why_other_bytes
 from facet.storage import md5
@@ -40,8 +50,8 @@ print((np.diff(values[values.argsort()]) >= 0).all())
 def find_emulator() -> str:
     """The path of QEMU's user-mode emulator of x86-64.
 
-    Raises Refused where there is none, or one that computes wrongly: numpy sorts wrongly with the
-    AVX2 of QEMU 7.2, which Debian 12 has.
+    Raises InputError where there is none, or one that computes wrongly: numpy sorts wrongly with
+    the AVX2 of QEMU 7.2, which Debian 12 has.
     """
     path = str(EMULATOR) if EMULATOR.exists() else shutil.which("qemu-x86_64")
     if why := why_other_bytes():
@@ -81,7 +91,7 @@ def run_on(
 ) -> str:
     """What `python` with `words` prints in `folder`, on an emulated processor or, if None, on ours.
 
-    Raises Refused with its last words where it fails.
+    Raises InputError with its last words where it fails.
     """
     before = [emulator, "-cpu", processor] if processor else []
     done = subprocess.run(
@@ -92,8 +102,8 @@ def run_on(
         text=True,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise InputError(f"{processor or 'here'}: python {' '.join(words)}: {said[-1]}")
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise InputError(f"{processor or 'here'}: python {' '.join(words)}: {output[-1]}")
     return done.stdout
 
 
@@ -120,7 +130,7 @@ def prepare_project(folder: Path) -> None:
         if "copies" in spec.get("augment", {}):
             spec["augment"]["copies"] = min(spec["augment"]["copies"], 2)
     (folder / PARAMS_FILE).write_text(yaml.safe_dump(tree))
-    shutil.copy(ROOT / "requirements.lock", folder)
+    shutil.copy(ROOT / PACKAGES_FILE, folder)
 
 
 def run_pipeline(processor: str | None, emulator: str, folder: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from facet.datasets import augmentation, inputs
 from facet.evaluation import statistics
 from facet.models import runtime
 from facet.models.training import Training
+from facet.names import MAIN_METRIC, SPLITS
 
 EPOCHS, BATCH, ITEMS = 2, 16, 40
 IMAGE, TABLE = (30, 32, 1), (11,)
@@ -46,10 +47,10 @@ def make_content(shape: tuple[int, ...]) -> dict[str, Any]:
     """A data set of noise as `augment` lays it down: a head of two classes, one of five."""
     rng = np.random.default_rng(0)
     content: dict[str, Any] = {"about": {"heads": {"two": 2, "many": 5}}}
-    for part in ("train", "validation", "test"):
-        content[f"X_{part}"] = rng.normal(size=(ITEMS, *shape)).astype("float32")
-        content[f"y_{part}_two"] = rng.integers(0, 2, ITEMS)
-        content[f"y_{part}_many"] = rng.integers(0, 5, ITEMS)
+    for split in SPLITS:
+        content[f"X_{split}"] = rng.normal(size=(ITEMS, *shape)).astype("float32")
+        content[f"y_{split}_two"] = rng.integers(0, 2, ITEMS)
+        content[f"y_{split}_many"] = rng.integers(0, 5, ITEMS)
     content["copy_train"] = np.zeros(ITEMS, int)
     return content | {"classes_two": np.array(["a", "b"]), "classes_many": np.array(list("abcde"))}
 
@@ -101,18 +102,18 @@ def hash_preparation() -> dict[str, str]:
     resized = inputs.make_images(items, (32, 30), Read(mode="L"))
     scaled = resized.astype("float32") / np.float32(255)
     content = {"X_train": scaled, "names_train": names, "groups_train": names}
-    how = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
-    grown = augmentation.augment(content | {"about": {"heads": []}}, how)
-    y, said = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
+    config = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
+    grown = augmentation.augment(content | {"about": {"heads": []}}, config)
+    y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
     groups = rng.integers(0, 60, 400).astype(str)
     a, b = ([rng.integers(0, 4, 400) for _ in range(3)] for _ in range(2))
-    compared = statistics.compare_runs(a, b, [y] * 3, [groups] * 3, "balanced_accuracy", 1000)
+    compared = statistics.compare_runs(a, b, [y] * 3, [groups] * 3, MAIN_METRIC, 1000)
     return {
         "resize": hash_arrays(resized),
         "augment": hash_arrays(grown["X_train"]),
         "statistics": repr(
             (
-                statistics.balanced_accuracy(y, said, 4, groups),
+                statistics.balanced_accuracy(y, predicted, 4, groups),
                 statistics.wilson_interval(7, 9),
                 compared,
             )

@@ -50,6 +50,7 @@ def colour_encoding(experiments: list[str]) -> dict[str, Any]:
 
 
 def colours(experiments: list[str]) -> list[str]:
+    """A colour for each experiment, in their order."""
     return [PALETTE[i % len(PALETTE)] for i in range(len(experiments))]
 
 

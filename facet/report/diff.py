@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from facet.errors import InputError
+from facet.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 
-DIFF_FILES = ("params.yaml", "metrics/runs.csv", "metrics/comparisons.json")
+DIFF_FILES = (str(PARAMS_FILE), str(RUNS_TABLE), str(COMPARISONS_FILE))
 METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}
 
 
@@ -106,6 +107,7 @@ def _verdict(c: dict[str, Any]) -> str:
 
 
 def read_parameters(text: str, where: str) -> dict[str, Any]:
+    """The leaves of a params.yaml by dotted key. Raises InputError where it is no YAML."""
     try:
         return flatten(yaml.safe_load(text))
     except yaml.YAMLError as e:

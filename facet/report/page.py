@@ -24,10 +24,14 @@ from PIL import Image
 from facet.config import Dataset, merge, parse_run, run_names
 from facet.evaluation import comparisons
 from facet.names import (
+    CHANCE,
     EVALUATION,
+    LOCK_FILE,
     METRICS,
     METRICS_FOLDER,
     NORMALISED,
+    PACKAGES_FILE,
+    PARAMS_FILE,
     REPORT_FILE,
     RUN,
     SPLITS,
@@ -68,7 +72,7 @@ WARNING_MEANINGS = {
 def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
     """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
     a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
-    chance_key = "balanced_chance" if c["metric"] == "balanced_accuracy" else "chance"
+    chance_key = CHANCE[c["metric"]]
     rows = {side: results.of(experiment=side, head=head) for side in (a, b)}
     chance = mean(r[chance_key] for side in rows.values() for r in side)
     seeds = len(c["seeds"])
@@ -191,8 +195,12 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
     heads = list(dict.fromkeys(r["head"] for r in mine))
     content = load_if_present(NORMALISED.format(name))
     first = parse_run(mine[0]["run"])[1]
-    part = select_split(content, first) if content else None
-    sizes = {p: len(part[f"names_{p}"]) for p in SPLITS} if part else {}
+    split = select_split(content, first) if content else None
+    sizes = (
+        {name_of_split: len(split[f"names_{name_of_split}"]) for name_of_split in SPLITS}
+        if split
+        else {}
+    )
     return {
         "name": name,
         "source": describe_source(spec.source),
@@ -210,7 +218,7 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
                           if any(r["accuracy"] is not None for r in mine if r["head"] == h)],
         "curve_charts": curve_charts(name, results, experiments),
         "usage_charts": usage_charts(name, results, experiments),
-        "balance_charts": [balance_chart(name, h, part) for h in heads] if part else [],
+        "balance_charts": [balance_chart(name, h, split) for h in heads] if split else [],
         "confusion": confusion_counts(name, results),
         "gallery": make_gallery(name, results, content) if content else None,
         "pictures": read_pictures(experiments[0], results, name),
@@ -257,6 +265,7 @@ def metric_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
 
 
 def cost_row(experiment: str, results: Results) -> dict[str, Any]:
+    """What an experiment costs: parameters, multiply-adds, epochs, seconds, bytes of memory."""
     rows = results.of(experiment=experiment)
     seconds = training_seconds(results, experiment)
     memory = [results.costs[r["run"]].get("peak_memory_bytes") for r in rows]
@@ -278,6 +287,7 @@ def cost_row(experiment: str, results: Results) -> dict[str, Any]:
 
 
 def metric_chart(name: str, head: str, results: Results, experiments: list[str]) -> dict[str, Any]:
+    """A head's metrics by experiment: each seed, means, intervals, chance."""
     rows: charts.Rows = []
     for e in experiments:
         for key, words, prefix in (
@@ -332,6 +342,7 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[di
 
 
 def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+    """A chart each for CPU, memory, GPU and its memory, where W&B sampled them here."""
     out = []
     for key, title, unit in (
         ("cpu", "CPU of the training process", "% of all cores"),
@@ -367,14 +378,15 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
     return out  # fmt: skip
 
 
-def balance_chart(name: str, head: str, part: dict[str, Any]) -> dict[str, Any]:
-    classes = part[f"classes_{head}"].tolist()
+def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The share of each class of a head in each split."""
+    classes = content[f"classes_{head}"].tolist()
     rows = []
-    for p in SPLITS:
-        y = part[f"y_{p}_{head}"]
+    for split in SPLITS:
+        y = content[f"y_{split}_{head}"]
         counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
         rows += [
-            {"class": c, "part": p, "items": n, "share": n / len(y)}
+            {"class": c, "part": split, "items": n, "share": n / len(y)}
             for c, n in zip(classes, counts, strict=False)
         ]
     return charts.balance_chart(f"{name}: {head}", rows, classes)  # fmt: skip
@@ -424,15 +436,15 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
         experiment, seed = parse_run(run)
         if m["dataset"] != name or experiment in answers or not path.exists():
             continue
-        said = load_pickle(path)
-        own = select_split(content, seed)
-        if not np.array_equal(said["names_test"], own["names_test"]):
+        predictions = load_pickle(path)
+        split = select_split(content, seed)
+        if not np.array_equal(predictions["names_test"], split["names_test"]):
             continue  # of data prepared otherwise than those that stand here now
         of_run: dict[str, Any] = {"run": run, "heads": {}}
         for head, h in m["heads"].items():
             if h["confusion"] is None:
                 continue
-            p, y = said[f"{head}_test"], said[f"{head}_truth"]
+            p, y = predictions[f"{head}_test"], predictions[f"{head}_truth"]
             predicted, sure = p.argmax(1), p.max(1)
             of_run["heads"][head] = {}
             for side, right in (("right", True), ("wrong", False)):
@@ -440,7 +452,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                 chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
                 of_run["heads"][head][side] = [
                     [
-                        own["names_test"][i].item(),
+                        split["names_test"][i].item(),
                         h["classes"][y[i]],
                         h["classes"][predicted[i]],
                         round(float(sure[i]) * 100),
@@ -448,7 +460,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                     for i in chosen
                 ]
                 for i in chosen:
-                    tiles.setdefault(own["names_test"][i].item(), make_tile(own["X_test"][i]))
+                    tiles.setdefault(split["names_test"][i].item(), make_tile(split["X_test"][i]))
         answers[experiment] = of_run
     return {"tiles": tiles, "answers": answers, "table": is_table}  # fmt: skip
 
@@ -563,7 +575,7 @@ def describe_here() -> dict[str, Any]:
         "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "files": {
             f: md5(Path(f))
-            for f in ("params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock")
+            for f in (str(PARAMS_FILE), "dvc.yaml", str(LOCK_FILE), str(PACKAGES_FILE))
             if Path(f).exists()
         },
         "versions": provenance.package_versions(),

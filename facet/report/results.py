@@ -16,7 +16,7 @@ import yaml
 from facet.config import Parameters, check_params, parse_run, read_params, run_names
 from facet.errors import InputError
 from facet.evaluation import comparisons
-from facet.names import COSTS, METRICS, METRICS_FOLDER
+from facet.names import CHANCE, COSTS, LOCK_FILE, METRIC_NAMES, METRICS, METRICS_FOLDER, RUNS_TABLE
 from facet.storage import load_pickle, read_json
 from facet.tracking import records
 
@@ -36,7 +36,7 @@ def parse_rows(text: str) -> list[dict[str, Any]]:
         found = [{k: value(k, v) for k, v in r.items()} for r in csv.DictReader(io.StringIO(text))]
     except ValueError as e:
         raise InputError(f"metrics/runs.csv: {e}; make it with `dvc repro compare`") from None
-    needed = {*words, "seed", "accuracy", "balanced_accuracy", "chance", "balanced_chance"}
+    needed = {*words, "seed", *METRIC_NAMES, *CHANCE.values()}
     if found and (missing := needed - set(found[0])):
         raise InputError(
             f"metrics/runs.csv: no column {min(missing)}; make it with `dvc repro compare`"
@@ -59,6 +59,7 @@ def load_if_present(path: str) -> dict[str, Any] | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there, None if none is."""
     kept = [v for v in values if v is not None]
     return sum(kept) / len(kept) if kept else None
 
@@ -73,7 +74,7 @@ class Results:
         self.metrics = {
             r: comparisons.read_metrics(r) for r in named if Path(METRICS.format(r)).exists()
         }
-        stored = Path("metrics/runs.csv")
+        stored = RUNS_TABLE
         old = (
             [r for r in parse_rows(stored.read_text()) if r["run"] in named]
             if stored.exists()
@@ -129,9 +130,7 @@ class Results:
     def _lock(self) -> dict[str, str]:
         """The MD5 of each output in dvc.lock, by its path."""
         try:
-            tree = yaml.load(
-                Path("dvc.lock").read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            )
+            tree = yaml.load(LOCK_FILE.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             outs = [o for s in tree["stages"].values() for o in s.get("outs", [])]
             return {o["path"]: o["md5"] for o in outs}
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):

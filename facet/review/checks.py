@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facet.errors import InputError
-from facet.names import LOCK_FILE, PACKAGES_FILE, PARAMS_FILE
+from facet.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.storage import md5, md5_of_listing
 
 Lock = dict[str, dict[str, Any]]  # stage -> its entry in dvc.lock
@@ -52,7 +52,7 @@ class Finding:
     severity: Literal["refuse", "flag"] = "refuse"
 
 
-def make_flag(check: str, where: str, what: str) -> Finding:
+def flag_finding(check: str, where: str, what: str) -> Finding:
     """Something to be told that proves nothing wrong."""
     return Finding(check, where, what, "flag")
 
@@ -104,6 +104,7 @@ def read_stages(folder: Path) -> dict[str, Stage]:
 
 
 def is_beneath(path: str, folder: str) -> bool:
+    """Whether `path` is `folder` or lies in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
@@ -160,6 +161,7 @@ def entry_hashes(entry: dict[str, Any], kind: str) -> dict[str, str | None]:
 
 
 def lock_outputs(lock: Lock) -> dict[str, str | None]:
+    """The MD5 of each output in dvc.lock, by its path."""
     return {p: h for entry in lock.values() for p, h in entry_hashes(entry, "outs").items()}
 
 
@@ -175,7 +177,7 @@ def check_marks(stages: Iterable[Stage]) -> list[Finding]:
     for s in stages:
         found += [Finding("graph", s.name, frozen)] * ("frozen" in s.marks)
         found += [Finding("graph", s.name, persist)] * ("persist" in s.marks)
-        found += [make_flag("graph", s.name, always)] * ("always_changed" in s.marks)
+        found += [flag_finding("graph", s.name, always)] * ("always_changed" in s.marks)
     return found
 
 
@@ -187,7 +189,7 @@ def check_listed(lock: Lock, stages: dict[str, Stage], scope: list[str]) -> list
         found.append(Finding("lock", LOCK, what))
     if left := [s for s in lock if s not in stages]:
         found.append(
-            make_flag("lock", LOCK, f"holds {list_some(left)}, which dvc.yaml has no longer")
+            flag_finding("lock", LOCK, f"holds {list_some(left)}, which dvc.yaml has no longer")
         )
     return found
 
@@ -299,7 +301,7 @@ def check_metrics(
             elif md5(file) != held[path]:
                 what = f"was changed after {name} made it: its MD5 is not the one in {LOCK}"
                 found.append(Finding("figures", path, what))
-    table = "metrics/runs.csv"
+    table = str(RUNS_TABLE)
     if any(table in stages[s].outs for s in scope) and (folder / table).exists():
         found += check_rows((folder / table).read_text(errors="replace"), lock_outputs(lock), table)
     return found
@@ -314,7 +316,7 @@ def check_rows(text: str, outs: dict[str, str | None], table: str) -> list[Findi
     for row in csv.DictReader(io.StringIO(text)):
         run = row.get("run") or "?"
         seen.add(run)
-        file = f"metrics/runs/{run}.json"
+        file = METRICS.format(run)
         if file not in outs:
             found.append(Finding("figures", table, f"has a row of {run}, which {LOCK} lacks"))
         elif row.get("md5") != outs[file]:
@@ -322,7 +324,7 @@ def check_rows(text: str, outs: dict[str, str | None], table: str) -> list[Findi
             found.append(Finding("figures", table, what))
     for path in sorted(outs):
         run = Path(path).stem
-        if path.startswith("metrics/runs/") and run not in seen:
+        if path == METRICS.format(run) and run not in seen:
             found.append(Finding("figures", table, f"has no row of {run}"))
     return list(dict.fromkeys(found))
 
@@ -341,7 +343,7 @@ def check_uncommitted(root: Path) -> list[Finding]:
         found.append(Finding("uncommitted", list_some(changed), what))
     if new := [line[3:] for line in lines if line.startswith("??")]:
         found.append(
-            make_flag("uncommitted", list_some(new), "not in git: the commit does without it")
+            flag_finding("uncommitted", list_some(new), "not in git: the commit does without it")
         )
     return found
 
@@ -374,6 +376,7 @@ class Cache:
     folder: Path
 
     def file(self, hash: str) -> Path:
+        """Where the cache keeps the object of that MD5."""
         return self.folder / hash[:2] / hash[2:]
 
     def members(self, hash: str) -> dict[str, str] | None:
@@ -427,7 +430,7 @@ def check_objects(
     missing = [objects[h] for h, sound in state.items() if sound is None]
     if missing and absent is None:
         what = "in no cache here, and the project has no remote: they can only be made again"
-        found.append(make_flag("cache", list_some(missing), what))
+        found.append(flag_finding("cache", list_some(missing), what))
     return found
 
 
@@ -455,8 +458,8 @@ def check_caches(
         except NoRemoteError:
             unasked = []
         except Exception as e:  # whatever a storage's client raises
-            told = f"the remote cannot be asked: {type(e).__name__}: {' '.join(str(e).split())}"
-            unasked = [make_flag("remote", ".dvc/config", told)]
+            message = f"the remote cannot be asked: {type(e).__name__}: {' '.join(str(e).split())}"
+            unasked = [flag_finding("remote", ".dvc/config", message)]
     objects = wanted_objects(lock, stages, scope, cache.members)
     return [*unasked, *check_objects(objects, cache, None, None)]
 
@@ -518,7 +521,7 @@ def find_undeclared(stage: Stage, notes: str, lock: dict[str, Any], folder: Path
         elif not is_expected(what, lock):
             outside.append(f"reads {what}, outside the project")
     return [Finding("undeclared", stage.name, w) for w in dict.fromkeys(found)] + [
-        make_flag("undeclared", stage.name, w) for w in outside
+        flag_finding("undeclared", stage.name, w) for w in outside
     ]
 
 
@@ -538,6 +541,6 @@ def is_expected(path: str, lock: dict[str, Any]) -> bool:
     home = f"{Path.home()}/"
     if path.startswith(home) and path.removeprefix(home).startswith(SETTINGS):
         return True
-    said = json.dumps(lock.get("params") or {})
-    named = [urllib.parse.unquote(p) for p in re.findall(r'"(?:file://)?(/[^"#]*)', said)]
+    parameters = json.dumps(lock.get("params") or {})
+    named = [urllib.parse.unquote(p) for p in re.findall(r'"(?:file://)?(/[^"#]*)', parameters)]
     return any(is_beneath(path, p) for p in named)

@@ -19,21 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
-from facet.names import METRIC_NAMES
+from facet.names import CHANCE, MAIN_METRIC, METRIC_NAMES
 
 FALSE_ALARM = 0.01  # of a whole review, as `facet calibrate` measures it
 BUDGET = 0.005  # of that, spent on the tests; estimating the spreads takes the rest
 MAIN_SHARE = 0.8  # of the budget, for the means of balanced accuracies
 POWER = 0.9
 MISSED = 0.09  # a little less than 1 - POWER, for the same reason
-VARIANCE_FLOOR = (
-    0.01  # of a variance, on the scale of independent items: equal figures have none by luck
-)
-EXACT_METRICS = (
-    "chance",
-    "balanced_chance",
-    "n_test",
-)  # of the data alone: no luck of training in them
+# Of a variance, on the scale of independent items: equal figures have none by luck.
+VARIANCE_FLOOR = 0.01
+EXACT_METRICS = (*CHANCE.values(), "n_test")  # of the data alone: no luck of training in them
 Cell = tuple[str, str, str]  # experiment, head, metric
 Metrics = Mapping[Cell, Mapping[int, float]]  # by seed
 
@@ -85,7 +80,7 @@ def count_items(rows: Iterable[Mapping[str, Any]]) -> dict[Cell, float]:
     for row in rows:
         for metric in METRIC_NAMES:
             cell = (row["experiment"], row["head"], metric)
-            balanced = row.get("balanced_items") if metric == "balanced_accuracy" else None
+            balanced = row.get("balanced_items") if metric == MAIN_METRIC else None
             found[cell] = min(found.get(cell, math.inf), float(balanced or row["n_test"]))
     return found
 
@@ -102,7 +97,7 @@ def judge(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) -> lis
         if cell in here
     }
     pairs = {cell: differences for cell, differences in pairs.items() if differences}
-    main = sum(metric == "balanced_accuracy" for _, _, metric in pairs)
+    main = sum(metric == MAIN_METRIC for _, _, metric in pairs)
     others = sum(1 + len(d) for d in pairs.values()) - main
     prior = fit_prior(committed, here, items)
     out = []
@@ -113,7 +108,7 @@ def judge(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) -> lis
         if spread is None:
             out.append(Judgement(*cell, differences, None, None, {}, None, "not judged"))
             continue
-        share = MAIN_SHARE / main if cell[2] == "balanced_accuracy" else (1 - MAIN_SHARE) / others
+        share = MAIN_SHARE / main if cell[2] == MAIN_METRIC else (1 - MAIN_SHARE) / others
         far = t_quantile(BUDGET * share / 2, spread.freedom)
         # The committed run and this one, each with its luck.
         error = spread.deviation * math.sqrt(2 / len(differences))

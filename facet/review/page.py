@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from facet.names import MAIN_METRIC
 from facet.review import checks, consistency
 from facet.tracking.provenance import name_processor
 
@@ -77,7 +78,7 @@ def format_judgements(judgements: list[dict[str, Any]]) -> list[str]:
     """What the judgement of figures found, and what it would have found."""
     rows = []
     for j in judgements:
-        if j["metric"] != "balanced_accuracy":
+        if j["metric"] != MAIN_METRIC:
             continue
         numbers = [f"{x:.3f}" if x is not None else "-" for x in (j["spread"], j["limit"])]
         found = "nothing" if j["smallest"] is None else (

@@ -40,6 +40,7 @@ def find_targets(wanted: str, stages: dict[str, Stage]) -> list[str]:
 
 
 def run_git(*words: str, at: Path | None = None) -> str:
+    """What git prints in the folder `at`. Raises InputError where it fails."""
     done = subprocess.run(["git", *words], cwd=at, capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"git {words[0]}: {done.stderr.strip()}")
@@ -130,7 +131,7 @@ def run_pipeline(
         if k not in ("DVC_ROOT", "DVC_STAGE", "VIRTUAL_ENV")
         and not k.startswith(("GIT_", "PYTHON", "DVC_EXP"))
     }
-    said = {
+    environment = {
         "PATH": f"{env / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(site),
         "PYTHONUNBUFFERED": "1",
@@ -150,7 +151,7 @@ def run_pipeline(
     process = subprocess.Popen(
         words,
         cwd=clone,
-        env=ours | said,
+        env=ours | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.errors import InputError
-from facet.names import MANIFESTS, RUN
+from facet.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage
 from facet.review.page import render_page
@@ -55,23 +55,23 @@ def read_manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, dict[s
         if stage != "train":
             continue
         with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-            told = json.loads((root / MANIFESTS.format(run)).read_text())
-            if told["outputs"].get(RUN.format(run)) == outs[RUN.format(run)]:
-                found[run] = told
+            manifest = json.loads((root / MANIFESTS.format(run)).read_text())
+            if manifest["outputs"].get(RUN.format(run)) == outs[RUN.format(run)]:
+                found[run] = manifest
     return found
 
 
 def list_runs(
-    lock: Lock, scope: list[str], made: dict[str, dict[str, Any]], committed: dict[str, str]
+    lock: Lock, scope: list[str], manifests: dict[str, dict[str, Any]], committed: dict[str, str]
 ) -> dict[str, Any]:
     """For each run the W&B run it belongs to and its manifest, None where that is not here."""
-    table = csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", "")))
+    table = csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), "")))
     ids = {r["run"]: r.get("wandb_id") for r in table}
     runs = [n.partition("@")[2] for n in scope if n.startswith("train@")]
     return {
         run: {
-            "wandb_id": made.get(run, {}).get("wandb_id") or ids.get(run),
-            "manifest": made.get(run),
+            "wandb_id": manifests.get(run, {}).get("wandb_id") or ids.get(run),
+            "manifest": manifests.get(run),
         }
         for run in runs
     }
@@ -101,44 +101,44 @@ def review_commit(
             "run `git fetch --unshallow`, or `make review QUICK=1`"
         )
     with make_clone(root, sha, into) as clone:
-        it = make_subject(root, clone, sha, run)
-        made = read_manifests(root, it.lock, it.scope)
-        findings = static_checks(it, quick)
-        found: dict[str, Verdict] = {}
+        subject = make_subject(root, clone, sha, run)
+        manifests = read_manifests(root, subject.lock, subject.scope)
+        findings = static_checks(subject, quick)
+        verdicts: dict[str, Verdict] = {}
         judged = Judged()
-        have: dict[str, str] = {}
+        versions: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
             folder = Path(env).absolute() if env else make_environment(root, clone)
-            have = installed_packages(folder)
-            more, found, judged = rerun(it, folder, have, jobs, wandb, made)
+            versions = installed_packages(folder)
+            more, verdicts, judged = rerun(subject, folder, versions, jobs, wandb, manifests)
             findings += more
-    verdict, told = conclude(findings, found, judged, quick)
+    verdict, reason = conclude(findings, verdicts, judged, quick)
     review: dict[str, Any] = {
         "commit": sha,
         "verdict": verdict,
-        "told": told,
+        "told": reason,
         "reviewer": git_user(),
         "when": utc_now(),
         "machine": describe_machine(),
         "processor": judged.processor,
-        "versions": {k: have[k] for k in ("python", *PACKAGES) if k in have},
+        "versions": {k: versions[k] for k in ("python", *PACKAGES) if k in versions},
         "scope": run or "all stages",
-        "ran": bool(found),
+        "ran": bool(verdicts),
         "bytes": "promised to be the same" if judged.processor.get("same_bytes") else
         "not promised to be the same: figures are judged by statistics",
         "judgements": [asdict(j) for j in judged.judgements],
         "findings": [asdict(f) for f in findings],
-        "stages": {n: asdict(v) for n, v in found.items()},
-        "runs": list_runs(it.lock, it.scope, made, it.committed),
+        "stages": {n: asdict(v) for n, v in verdicts.items()},
+        "runs": list_runs(subject.lock, subject.scope, manifests, subject.committed),
     }
     write_json(root / "review.json", review)
     (root / "review.md").write_text(render_page(review))
     for f in review["findings"]:
         print(f"{f['severity']}: {f['where']}: {f['what']}")
-    told = f"{sha[:12]}: {verdict}: {told.rstrip('.')}; see review.md"
+    reason = f"{sha[:12]}: {verdict}: {reason.rstrip('.')}; see review.md"
     if verdict not in ("holds", "consistent", "checked"):
-        raise InputError(told)
-    print(told)
+        raise InputError(reason)
+    print(reason)
 
 
 @dataclass
@@ -176,60 +176,63 @@ def make_subject(root: Path, clone: Path, commit: str, run: str) -> Subject:
     )
 
 
-def static_checks(it: Subject, quick: bool) -> list[Finding]:
+def static_checks(subject: Subject, quick: bool) -> list[Finding]:
     """What can be found without running anything; `quick` without data too."""
-    stages, scope, clone = it.stages, it.scope, it.clone
-    lock = {name: entry for name, entry in it.lock.items() if name in stages}
-    head = it.commit == run_git(
-        "rev-parse", "HEAD", at=it.root
-    )  # else the working tree is no matter
-    found = checks.check_uncommitted(it.root) if head else []
+    stages, scope, clone = subject.stages, subject.scope, subject.clone
+    lock = {name: entry for name, entry in subject.lock.items() if name in stages}
+    # Of another commit the working tree is no matter.
+    head = subject.commit == run_git("rev-parse", "HEAD", at=subject.root)
+    found = checks.check_uncommitted(subject.root) if head else []
     found += checks.check_marks(stages[s] for s in scope)
-    found += checks.check_listed(it.lock, stages, scope)
-    found += checks.check_up_to_date(lock, stages, scope, clone, it.cache.members)
+    found += checks.check_listed(subject.lock, stages, scope)
+    found += checks.check_up_to_date(lock, stages, scope, clone, subject.cache.members)
     found += checks.check_metrics(lock, stages, scope, clone)
     if not quick:
-        found += checks.check_workspace(lock, scope, it.root) if head else []
-        found += checks.check_caches(it.root, it.cache, lock, stages, scope)
+        found += checks.check_workspace(lock, scope, subject.root) if head else []
+        found += checks.check_caches(subject.root, subject.cache, lock, stages, scope)
     return found
 
 
 def rerun(
-    it: Subject,
+    subject: Subject,
     env: Path,
-    have: dict[str, str],
+    versions: dict[str, str],
     jobs: int,
     wandb: bool,
-    made: dict[str, Any],
+    manifests: dict[str, Any],
 ) -> tuple[list[Finding], dict[str, Verdict], Judged]:
-    """Make the stages anew with the environment `env`, which has the packages `have`: what was
-    found, each stage's verdict, its figures judged. `made` are the runs' manifests.
+    """Make the stages anew with the environment `env`, which has the packages `versions`: what was
+    found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.
     """
-    pins = checks.read_pins((it.clone / PACKAGE_LOCK).read_text())
-    findings = checks.check_packages(have, pins, str(env))
+    pins = checks.read_pins((subject.clone / PACKAGE_LOCK).read_text())
+    findings = checks.check_packages(versions, pins, str(env))
     if findings:
         return findings, {}, Judged()
     with tempfile.TemporaryDirectory(prefix="facet-trace-") as temporary:
         notes = Path(temporary).resolve() / "notes"
-        record = it.root if wandb else None
-        failed = run_pipeline(it.clone, env, it.wanted, it.whole, jobs, notes, record)
+        record = subject.root if wandb else None
+        failed = run_pipeline(
+            subject.clone, env, subject.wanted, subject.whole, jobs, notes, record
+        )
         if failed:
             findings.append(Finding("rerun", "the pipeline", "; ".join(failed)))
-        findings += find_undeclared_reads(it.clone, notes, it.stages, it.lock, it.scope)
-    found = judge_stages(it.lock, checks.read_lock(it.clone), it.scope)
-    fill_metrics(found, it.clone, it.cache, it.committed)
-    runs = [n.partition("@")[2] for n in found if n.startswith("train@")]
-    here = read_processors(it.clone, runs)
+        findings += find_undeclared_reads(
+            subject.clone, notes, subject.stages, subject.lock, subject.scope
+        )
+    verdicts = judge_stages(subject.lock, checks.read_lock(subject.clone), subject.scope)
+    fill_metrics(verdicts, subject.clone, subject.cache, subject.committed)
+    runs = [n.partition("@")[2] for n in verdicts if n.startswith("train@")]
+    processors = read_processors(subject.clone, runs)
     # Made here or there without the promise of equal bytes; without a manifest, there is a promise.
-    elsewhere = {run for run, told in here.items() if not told.get("same_bytes")} | {
+    elsewhere = {run for run, p in processors.items() if not p.get("same_bytes")} | {
         run
-        for run, m in made.items()
+        for run, m in manifests.items()
         if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
     }
-    judged = judge_metrics(found, elsewhere, it.clone, it.committed)
-    judged.processor = next(iter(here.values()), judged.processor)
-    mark_consistent(found, it.stages, elsewhere, judged)
-    return findings, found, judged
+    judged = judge_metrics(verdicts, elsewhere, subject.clone, subject.committed)
+    judged.processor = next(iter(processors.values()), judged.processor)
+    mark_consistent(verdicts, subject.stages, elsewhere, judged)
+    return findings, verdicts, judged
 
 
 def local_cache(root: Path) -> Cache:

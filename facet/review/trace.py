@@ -39,7 +39,7 @@ def install(folder: str, stage: str, root: str) -> None:
             return
         within = path.startswith(root + os.sep)
         if within and path == os.path.join(root, PARAMETERS):
-            # `ask` tells its keys and then reads the file, once: a reading more is none of its.
+            # `get_params` tells its keys and then reads the file once: another reading is not its.
             asked -= 1
             if asked < 0:
                 asked = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facet.names import MANIFESTS, METRIC_NAMES, METRICS
+from facet.names import MANIFESTS, METRIC_NAMES, METRICS, RUNS_TABLE
 from facet.review import checks, consistency
 from facet.review.checks import Cache, Finding, Lock, Stage, entry_hashes
 from facet.review.consistency import Judgement
@@ -110,7 +110,7 @@ def judge_metrics(
             if n.startswith("evaluate@") and v.verdict != "not made"]  # fmt: skip
     if not elsewhere or all(v.verdict == "identical" for v in found.values()):
         return Judged()
-    was = list(csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))))
+    was = list(csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))))
     needed = ("run", "experiment", "seed", "head", *METRIC_NAMES, *consistency.EXACT_METRICS)
     if lacking := [k for k in needed if not was or k not in was[0]]:
         return Judged(exact=[f"metrics/runs.csv in git has no {lacking[0]} to judge by"])
@@ -130,10 +130,10 @@ def judge_metrics(
 
 def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
     """A run's figures in the clone, a row for each head as runs.csv has them."""
-    told = json.loads((clone / METRICS.format(run)).read_text())
+    metrics = json.loads((clone / METRICS.format(run)).read_text())
     rows = []
-    for head, figures in told.get("heads", {}).items():
-        row = {k: told.get(k) for k in ("experiment", "seed", "n_test")} | figures
+    for head, figures in metrics.get("heads", {}).items():
+        row = {k: metrics.get(k) for k in ("experiment", "seed", "n_test")} | figures
         counts = [sum(r) for r in figures.get("confusion") or [] if sum(r)]
         balanced = len(counts) ** 2 / sum(1 / c for c in counts) if counts else None
         rows.append(row | {"run": run, "head": head, "balanced_items": balanced})
@@ -148,8 +148,9 @@ def read_processors(clone: Path, runs: Iterable[str]) -> dict[str, dict[str, Any
     out = {}
     for run in runs:
         try:
-            told = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
-            out[run] = told if isinstance(told, dict) else {"name": told, "same_bytes": False}
+            processor = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
+            known = isinstance(processor, dict)
+            out[run] = processor if known else {"name": processor, "same_bytes": False}
         except (OSError, ValueError, KeyError, TypeError):
             out[run] = describe_processor()
     return out
@@ -175,12 +176,12 @@ def read_from_table(
     """
     was: dict[str, Any] = {}
     here: dict[str, Any] = {}
-    for row in csv.DictReader(io.StringIO(committed.get("metrics/runs.csv", ""))):
+    for row in csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))):
         now = after.get("heads", {}).get(row["head"], {})
         if METRICS.format(row["run"]) == path:
-            told = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
-            was[row["head"]] = {k: float(row[k]) if row[k] else None for k in told}
-            here[row["head"]] = {k: now[k] for k in told}
+            keys = [k for k, v in now.items() if k in row and not isinstance(v, (list, str))]
+            was[row["head"]] = {k: float(row[k]) if row[k] else None for k in keys}
+            here[row["head"]] = {k: now[k] for k in keys}
     return ({"heads": was}, {"heads": here}) if was else ({}, after)
 
 
@@ -210,36 +211,43 @@ def conclude(
     if bad:
         first = next((n for n, v in bad.items() if v.verdict == "departs"), next(iter(bad)))
         word = "departs first" if bad[first].verdict == "departs" else bad[first].verdict
-        told = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
+        reason = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
         if changed := next((v.metrics for v in bad.values() if largest_change(v.metrics)), None):
-            told += f"; {largest_change(changed)}"
+            reason += f"; {largest_change(changed)}"
         if judged.exact:
-            return "does not hold", f"{told}; {judged.exact[0]}."
+            return "does not hold", f"{reason}; {judged.exact[0]}."
         if differing := [j for j in judged.judgements if j.verdict == "differs"]:
             j = max(differing, key=lambda j: abs(j.mean) / (j.limit or 1))
             return "does not hold", (
-                f"{told}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, which "
-                f"the luck of training does not explain (limit {j.limit:.3f})."
+                f"{reason}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, "
+                f"which the luck of training does not explain (limit {j.limit:.3f})."
             )
         if any(j.verdict == "not judged" for j in judged.judgements):
-            told += "; equal bytes are not promised here, and one seed shows no luck of training: "
-            return "does not hold", f"{told}review on x86-64 with AVX2, or add seeds."
+            reason += (
+                "; equal bytes are not promised here, and one seed shows no luck of training: "
+            )
+            return "does not hold", f"{reason}review on x86-64 with AVX2, or add seeds."
         if not judged.processor.get("same_bytes"):
-            told += "; equal bytes are not promised here, and only runs can be judged without them"
-            return "does not hold", f"{told}: review those that the stage leads to."
-        return "does not hold", f"{told}; on this processor the bytes are promised to be the same."
+            reason += (
+                "; equal bytes are not promised here, and only runs can be judged without them"
+            )
+            return "does not hold", f"{reason}: review those that the stage leads to."
+        return (
+            "does not hold",
+            f"{reason}; on this processor the bytes are promised to be the same.",
+        )
     if refusals:
-        told = f"{refusals[0].where}: {refusals[0].what}"
-        return "refused", told + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
+        reason = f"{refusals[0].where}: {refusals[0].what}"
+        return "refused", reason + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
     if quick:
         return "checked", "dvc.lock, code, parameters, packages and figures agree; nothing was run."
     same = sum(v.verdict == "identical" for v in found.values())
-    told = f"{same} of {len(found)} stages came out identical"
+    reason = f"{same} of {len(found)} stages came out identical"
     if same == len(found):
-        return "holds", f"{told}."
+        return "holds", f"{reason}."
     runs = len({(j.experiment, s) for j in judged.judgements for s in j.differences})
     return "consistent", (
-        f"{told}; equal bytes are not promised here, and the figures of {runs} runs differ from "
+        f"{reason}; equal bytes are not promised here, and the figures of {runs} runs differ from "
         "the committed ones by no more than the luck of training (an honest repeat is said to "
         f"differ in at most {consistency.FALSE_ALARM:.0%} of reviews; the smallest changes that "
         "would have been found are in review.md)."
@@ -248,7 +256,7 @@ def conclude(
 
 def largest_change(changed: dict[str, tuple[Any, Any]]) -> str:
     """The accuracy or mean that differs most, in words; empty where none does."""
-    named = ("accuracy", "balanced_accuracy", "baseline_mean", "candidate_mean", "difference")
+    named = (*METRIC_NAMES, "baseline_mean", "candidate_mean", "difference")
     pairs = {k: v for k, v in changed.items() if k.rpartition(".")[2] in named}
     for key, (a, b) in pairs.items():
         if not (isinstance(a, (int, float)) and isinstance(b, (int, float))):

@@ -28,18 +28,18 @@ VIEW_QUERY = """query KnownView($entity: String, $project: String, $view: String
 }"""
 
 
-# --- what was never told ----------------------------------------------------------------------
+# --- what was never logged --------------------------------------------------------------------
 
 
 def restore_runs(parameters: Parameters) -> list[str]:
     """Record, as runs that wait for upload, what the server lacks of the stored runs; their names.
 
-    Raises Refused where a run is not here to be told of.
+    Raises InputError where a run's files are not here.
     """
     stored = [r for r in run_names(parameters) if Path(METRICS.format(r)).exists()]
     if absent := sorted(set(run_names(parameters)) - set(stored)):
         print(f"{len(absent)} runs are not here (dvc pull, make repro): {', '.join(absent[:4])}")
-    told = []
+    restored = []
     for run in stored:
         if not (Path(RUN.format(run)) / "model.json").exists():
             raise InputError(f"{RUN.format(run)}: not here; bring it with `dvc pull`")
@@ -49,11 +49,11 @@ def restore_runs(parameters: Parameters) -> list[str]:
         # One more row than epochs: the pictures.
         if known <= epochs:
             log_offline(record.record_run(run, id), known)
-            told.append(run)
+            restored.append(run)
     if COMPARISONS_FILE.exists() and not count_server_rows(record.comparisons_id()):
         log_offline(record.record_comparisons(), 0)
-        told.append("comparisons")
-    return told
+        restored.append("comparisons")
+    return restored
 
 
 def count_server_rows(id: str) -> int:
@@ -62,10 +62,10 @@ def count_server_rows(id: str) -> int:
     return has.lines if has else 0
 
 
-def log_offline(told: wandb_run.RunRecord, known: int) -> None:
-    """Record a story but its first `known` rows, offline."""
-    run = wandb_run.Run(told.id, joins=True, **told.options)
-    run.log_record(told, known)
+def log_offline(record: wandb_run.RunRecord, known: int) -> None:
+    """Log a record but its first `known` rows, offline."""
+    run = wandb_run.Run(record.id, joins=True, **record.options)
+    run.log_record(record, known)
     run.finish()
 
 
@@ -156,8 +156,8 @@ def update_dashboard() -> None:
     if sync.find_waiting(wandb_run.runs_folder()):
         sync.upload_or_fail()
     os.environ["WANDB_MODE"] = "offline"
-    if told := restore_runs(parameters):
-        print(f"{len(told)} runs told from what is stored: {', '.join(told[:4])}")
+    if restored := restore_runs(parameters):
+        print(f"{len(restored)} runs told from what is stored: {', '.join(restored[:4])}")
         sync.upload_or_fail()
     project = wandb_run.project_name()
     made = make_workspace(parameters, entity, project)

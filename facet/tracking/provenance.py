@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.config import parse_run
-from facet.names import MANIFESTS, RUN
+from facet.names import MANIFESTS, PACKAGES_FILE, RUN
 from facet.processor import LIMITS, cpu_fields, same_bytes
 from facet.storage import file_sha256, md5, write_json
 
@@ -46,7 +46,7 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> dict[str, An
         # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
         "uncommitted": bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
         "data_sha256": file_sha256(data),
-        "lock_sha256": file_sha256("requirements.lock"),
+        "lock_sha256": file_sha256(PACKAGES_FILE),
     }
 
 
@@ -56,6 +56,7 @@ def git_user() -> dict[str, str | None]:
 
 
 def utc_now() -> str:
+    """The time now, in UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -85,12 +86,19 @@ def describe_processor(gpus: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def name_processor(told: Any) -> str:
+def name_processor(description: Any) -> str:
     """A description from `describe_processor` in a line; empty where it is none."""
     try:
-        widest = [f for f in told["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
-        numbers = "/".join(told[k] for k in ("family", "model", "stepping")).strip("/")
-        words = (told["name"], told["vendor"], numbers, told["architecture"], *widest, told["libc"])
+        widest = [f for f in description["flags"] if f.startswith(("avx", "asimd", "sve"))][-1:]
+        numbers = "/".join(description[k] for k in ("family", "model", "stepping")).strip("/")
+        words = (
+            description["name"],
+            description["vendor"],
+            numbers,
+            description["architecture"],
+            *widest,
+            description["libc"],
+        )
         return ", ".join(w for w in words if w)
     except (KeyError, TypeError):
         return ""
@@ -101,8 +109,8 @@ def cache_sizes() -> dict[str, str]:
     found = {}
     for folder in sorted(CACHES.glob("index*")):
         with contextlib.suppress(OSError):
-            told = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
-            level, kind, size = told
+            texts = [(folder / f).read_text().strip() for f in ("level", "type", "size")]
+            level, kind, size = texts
             found[f"L{level} {kind}"] = size
     return found
 

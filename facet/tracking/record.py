@@ -1,6 +1,6 @@
-"""What W&B is told of a run, from its stored files alone: no server, no clock, no W&B.
+"""What W&B records of a run, from its stored files alone: no server, no clock, no W&B.
 
-`evaluate` and `compare` tell it as they go; `make dashboard` tells what was never told, because
+`evaluate` and `compare` log it as they go; `make dashboard` logs what never was, because
 DVC restored it.
 """
 
@@ -43,7 +43,7 @@ def find_run_id(run: str) -> str:
 
 
 def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
-    """A run's story; `id` is that of the W&B run, the run's own if None.
+    """A run's record; `id` is that of the W&B run, the run's own if None.
 
     `where` is what only the machine that ran knows, for its provenance.
     """
@@ -51,7 +51,7 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
     data = Path(AUGMENTED.format(about["experiment"]))
     content = select_split(load_pickle(data), parse_run(run)[1])
-    told = [epoch_metrics({k: parse_number(v) for k, v in row.items()}) for row in history]
+    rows = [epoch_metrics({k: parse_number(v) for k, v in row.items()}) for row in history]
     pictures = sorted(Path(EVALUATION.format(run)).glob("*.png"))
     shown: dict[str, Path | Table | Plot] = {f"pictures/{p.stem}": p for p in pictures}
     shown["answers"] = prediction_table(
@@ -66,9 +66,9 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
         options=describe_run(run, about["dataset"]),
         # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
         config=about["declared"] | {"provenance": origin | where, "outputs": hashes},
-        rows=told,
+        rows=rows,
         shown=shown,
-        summary=summarise(told, metrics),
+        summary=summarise(rows, metrics),
         files={"model.keras": find_cached(folder / "model.keras")},
         alerts={f"{run}: {w.partition(':')[0]}": w for w in metrics["warnings"]},
     )
@@ -79,19 +79,19 @@ def parse_number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)
 
 
-def summarise(told: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str, Any]:
-    """A run's last and best epochs and its figures on the test part.
+def summarise(rows: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str, Any]:
+    """A run's last and best epochs and its metrics on the test split.
 
     Best is the lowest loss and the highest accuracy; `best_epoch` is that of the validation loss,
     or of the training loss where nothing was held out.
     """
-    out: dict[str, Any] = {f"final/{k}": v for k, v in told[-1].items() if "/" in k}
-    for name in told[-1]:
+    out: dict[str, Any] = {f"final/{k}": v for k, v in rows[-1].items() if "/" in k}
+    for name in rows[-1]:
         if "/" in name:
-            values = [row[name] for row in told]
+            values = [row[name] for row in rows]
             out[f"best/{name}"] = min(values) if name.endswith("loss") else max(values)
-    loss = "validation/loss" if "validation/loss" in told[-1] else "train/loss"
-    out["best_epoch"] = min(told, key=lambda row: row[loss])["epoch"]
+    loss = "validation/loss" if "validation/loss" in rows[-1] else "train/loss"
+    out["best_epoch"] = min(rows, key=lambda row: row[loss])["epoch"]
     for head, m in metrics["heads"].items():
         out |= {f"test/{head}/{k}": m[k] for k in HEAD_METRICS if m[k] is not None}
         out[f"test/{head}/verdict"] = m["verdict"]
@@ -103,7 +103,9 @@ def summarise(told: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str
     return out | {k: metrics[k] for k in keys} | {"warnings": len(metrics["warnings"])}
 
 
-def prediction_table(content: dict[str, Any], said: dict[str, Any], heads: list[str]) -> Table:
+def prediction_table(
+    content: dict[str, Any], predictions: dict[str, Any], heads: list[str]
+) -> Table:
     """Test items with their picture, true and predicted classes; the worst first, ANSWERS at most.
 
     Worst is the least probability for the truth, of whichever head gave it.
@@ -111,7 +113,7 @@ def prediction_table(content: dict[str, Any], said: dict[str, Any], heads: list[
     X, names = content["X_test"], content["names_test"]
     n = np.arange(len(X))
     truth = {h: content[f"y_test_{h}"] for h in heads}
-    p = {h: said[f"{h}_test"] for h in heads}
+    p = {h: predictions[f"{h}_test"] for h in heads}
     sure = np.min([p[h][n, truth[h]] for h in heads], axis=0)
     chosen = np.argsort(sure, kind="stable")[:TABLE_ROWS]
     image = X.ndim == 4
@@ -135,7 +137,7 @@ def comparisons_id() -> str:
 
 
 def record_comparisons() -> RunRecord:
-    """The story of all comparisons together, from what `compare` wrote into metrics/."""
+    """The record of all comparisons together, from what `compare` wrote into metrics/."""
     files = (COMPARISONS_FILE, RUNS_TABLE, CURVES_TABLE)
     verdicts = read_json(COMPARISONS_FILE)
     runs, curves = read_csv(RUNS_TABLE), read_csv(CURVES_TABLE)
@@ -164,10 +166,12 @@ def record_comparisons() -> RunRecord:
 
 
 def format_interval(ends: list[float] | None) -> str:
+    """An interval's ends in words, empty where there is none."""
     return f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" if ends else ""
 
 
 def parse_cell(text: str) -> Any:
+    """A CSV cell as a number where it is one."""
     try:
         return float(text)
     except ValueError:
@@ -193,10 +197,10 @@ def find_cached(file: Path) -> Path:
     """DVC's own copy of a file, which no later run overwrites; the file itself if there is none."""
     where = Path(".dvc/cache")
     for name in ("config", "config.local"):
-        said = configparser.ConfigParser(interpolation=None)
+        settings = configparser.ConfigParser(interpolation=None)
         try:
-            said.read(Path(".dvc") / name)
-            where = Path(".dvc") / said["cache"]["dir"]
+            settings.read(Path(".dvc") / name)
+            where = Path(".dvc") / settings["cache"]["dir"]
         except (configparser.Error, KeyError):
             continue
     md5 = hashlib.md5(file.read_bytes()).hexdigest()

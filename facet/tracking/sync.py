@@ -76,6 +76,7 @@ class Recorded:
 
     @property
     def marker(self) -> Path:
+        """The file that says that all of it arrived."""
         return self.file.with_name(self.file.name + ".synced")
 
     @property
@@ -118,17 +119,17 @@ def find_waiting(folder: Path) -> dict[str, list[Recorded]]:
     for file in records.record_files(folder):
         if file.with_name(file.name + ".synced").exists():
             continue
-        it = read_recorded(file)
-        if it and (it.ended or time.time() - file.stat().st_mtime > RUNNING):
-            found[it.id].append(it)
+        recorded = read_recorded(file)
+        if recorded and (recorded.ended or time.time() - file.stat().st_mtime > RUNNING):
+            found[recorded.id].append(recorded)
     return dict(found)
 
 
 def find_missing_files(run: list[Recorded]) -> list[str]:
     """Files of a run's artifacts that are no longer what they were; W&B would leave them out."""
     missing = []
-    for it in run:
-        for name, contents in it.artifacts.items():
+    for recorded in run:
+        for name, contents in recorded.artifacts.items():
             for entry in contents:
                 path = Path(entry.get("local_path", ""))
                 if entry.get("local_path") and not (
@@ -139,6 +140,7 @@ def find_missing_files(run: list[Recorded]) -> list[str]:
 
 
 def base64_md5(path: Path) -> str:
+    """A file's MD5 as W&B writes it, in base64."""
     return base64.b64encode(hashlib.md5(path.read_bytes()).digest()).decode()
 
 
@@ -160,7 +162,7 @@ def api_key() -> str:
 
 
 def query_server(query: str, **variables: str | None) -> dict[str, Any]:
-    """The data the server answers a GraphQL query with. Raises Refused where it does not."""
+    """The data the server answers a GraphQL query with. Raises InputError where it does not."""
     host = wandb_run.server_url()
     try:
         answer = requests.post(
@@ -176,8 +178,8 @@ def query_server(query: str, **variables: str | None) -> dict[str, Any]:
         answer.raise_for_status()
         return answer.json()["data"] or {}
     except (requests.RequestException, ValueError, KeyError, TypeError) as e:
-        why = f"does not answer ({type(e).__name__})"
-        raise InputError(f"{host}: {why}; try again later") from None
+        reason = f"does not answer ({type(e).__name__})"
+        raise InputError(f"{host}: {reason}; try again later") from None
 
 
 def fetch_held(project: str, entity: str | None, id: str) -> Held | None:
@@ -207,23 +209,23 @@ def fetch_held(project: str, entity: str | None, id: str) -> Held | None:
 
 def find_lacking(run: list[Recorded]) -> str:
     """What of a run the server does not have, in words; empty if it has all."""
-    has = fetch_held(run[0].project, run[0].entity, run[0].id)
-    if has is None:
+    held = fetch_held(run[0].project, run[0].entity, run[0].id)
+    if held is None:
         return "the server does not have it"
-    if has.step < (last := max(it.last for it in run)):
-        return f"the server lacks steps {max(has.step, 0) + 1} to {last}"
-    missing = {m for it in run for m in it.media} - has.files
-    missing |= {a for it in run for a in it.artifacts} - has.artifacts
+    if held.step < (last := max(recorded.last for recorded in run)):
+        return f"the server lacks steps {max(held.step, 0) + 1} to {last}"
+    missing = {m for recorded in run for m in recorded.media} - held.files
+    missing |= {a for recorded in run for a in recorded.artifacts} - held.artifacts
     return f"the server lacks {len(missing)} files: {min(missing)}" if missing else ""
 
 
 def upload_run(run: list[Recorded]) -> str:
     """Upload all folders of one run; returns what went wrong, empty if all of it arrived."""
     # Cut off after the last byte, or told online, all of it may be there.
-    arrived = all(it.asked for it in run) and not find_lacking(run)
+    arrived = all(recorded.asked for recorded in run) and not find_lacking(run)
     problem = "" if arrived else call_wandb_sync(run) or find_lacking(run)
-    for it in run:
-        it.marker.unlink(missing_ok=True) if problem else it.marker.touch()
+    for recorded in run:
+        recorded.marker.unlink(missing_ok=True) if problem else recorded.marker.touch()
     return problem
 
 
@@ -237,7 +239,7 @@ def call_wandb_sync(run: list[Recorded]) -> str:
     }  # fmt: skip
     words = [sys.executable, "-m", "wandb", "sync", "--include-online"]
     process = subprocess.Popen(
-        [*words, *(str(it.file.parent) for it in run)],
+        [*words, *(str(recorded.file.parent) for recorded in run)],
         env=os.environ | settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -246,35 +248,35 @@ def call_wandb_sync(run: list[Recorded]) -> str:
         start_new_session=True,
     )
     try:
-        said, _ = process.communicate(timeout=SECONDS * (1 + len(run)))
+        output, _ = process.communicate(timeout=SECONDS * (1 + len(run)))
     except subprocess.TimeoutExpired:
-        said = "ERROR the server took too long"
+        output = "ERROR the server took too long"
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    errors = [line.partition("ERROR")[2].strip() for line in said.splitlines() if "ERROR" in line]
-    unmarked = [it for it in run if not it.marker.exists()]
+    errors = [line.partition("ERROR")[2].strip() for line in output.splitlines() if "ERROR" in line]
+    unmarked = [recorded for recorded in run if not recorded.marker.exists()]
     return errors[0] if errors else "wandb sync left no marker" if unmarked else ""
 
 
 def upload_all(folder: Path) -> tuple[int, dict[str, str]]:
     """Upload all that waits; returns how many runs arrived, and of each other one why not."""
-    runs, failed, row = find_waiting(folder), {}, 0
+    runs, failed, failures_in_a_row = find_waiting(folder), {}, 0
     for place, (id, run) in enumerate(runs.items(), 1):
         if missing := find_missing_files(run):
             failed[id] = f"{missing[0]} is gone; bring it back with `dvc pull`, or upload without "
             failed[id] += f"it: wandb sync {run[0].file.parent}"
             problem = failed[id]
-        elif row == STOP_AFTER:
+        elif failures_in_a_row == STOP_AFTER:
             failed[id] = problem = "not tried"
             continue
         elif problem := upload_run(run):
-            failed[id], row = problem, row + 1
+            failed[id], failures_in_a_row = problem, failures_in_a_row + 1
         else:
-            row = 0
+            failures_in_a_row = 0
         print(f"[{place}/{len(runs)}] {id}: {problem or 'uploaded'}", flush=True)
     return len(runs) - len(failed), failed
 

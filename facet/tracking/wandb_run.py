@@ -60,7 +60,7 @@ class Plot:
 
 @dataclass
 class RunRecord:
-    """What W&B is told of one run; plain things and paths, made from the run's stored files."""
+    """What W&B records of one run; plain things and paths, made from the run's stored files."""
 
     id: str
     options: dict[str, Any]  # those of wandb.init
@@ -72,7 +72,7 @@ class RunRecord:
     alerts: dict[str, str] = field(default_factory=dict)
 
 
-# --- a run as it is told ---------------------------------------------------------------------
+# --- a run as W&B shows it -------------------------------------------------------------------
 
 
 def describe_run(run: str, dataset: str) -> dict[str, Any]:
@@ -101,11 +101,11 @@ def configure_wandb() -> str:
     os.environ.setdefault("WANDB_DIR", str(root))
     os.environ.setdefault("WANDB_DATA_DIR", str(root / ".wandb-data"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(root / ".wandb-cache"))
-    said = read_settings()
+    settings = read_settings()
     for key, value in DEFAULTS.items():
-        if key not in said:
+        if key not in settings:
             os.environ.setdefault(f"WANDB_{key.upper()}", value)
-    return os.environ.get("WANDB_MODE") or said.get("mode", "offline")
+    return os.environ.get("WANDB_MODE") or settings.get("mode", "offline")
 
 
 def read_settings() -> dict[str, str]:
@@ -255,8 +255,8 @@ class Run:
                     (Path(self._run.settings.sync_dir) / JOINED).touch()
                 return
             except Exception as e:
-                told = f"{tried} failed: {type(e).__name__}: {str(e)[:120]}"
-                self._fail(told) if tried == "online" else self._say(told)
+                message = f"{tried} failed: {type(e).__name__}: {str(e)[:120]}"
+                self._fail(message) if tried == "online" else self._say(message)
                 self._quietly("teardown")
 
     def log(self, values: dict[str, Any], step: int) -> None:
@@ -271,8 +271,8 @@ class Run:
         for metric in ("train/*", "validation/*", "learning_rate", "items_per_second"):
             self._quietly("define_metric", metric, step_metric=name)
 
-    def log_record(self, story: RunRecord, known: int | None = None) -> None:
-        """Tell all of `story` but the rows W&B has, of which there are `known`.
+    def log_record(self, record: RunRecord, known: int | None = None) -> None:
+        """Tell all of `record` but the rows W&B has, of which there are `known`.
 
         Unless given, that is what the server says or, offline, all if this machine trained the run.
         """
@@ -280,35 +280,35 @@ class Run:
             return
         try:
             if known is None:
-                trained_here = len(story.rows) if self.id in self._earlier else 0
+                trained_here = len(record.rows) if self.id in self._earlier else 0
                 known = max(self._run.step - 1, 0) if self._online else trained_here
-            self._log_record(story, known)
+            self._log_record(record, known)
         except Exception as e:
             self._say(f"{type(e).__name__}: {str(e)[:120]}")
 
-    def _log_record(self, story: RunRecord, known: int) -> None:
+    def _log_record(self, record: RunRecord, known: int) -> None:
         wandb = import_wandb()
-        if story.rows:
+        if record.rows:
             self.define_axis("epoch")
-        for step, row in enumerate(story.rows, 1):
+        for step, row in enumerate(record.rows, 1):
             if step > known:
                 self.log(row, step)
         # What the training said of itself is not said again: the machine is in it.
         self._run.config.update(
-            {k: v for k, v in story.config.items() if not known or k == "outputs"},
+            {k: v for k, v in record.config.items() if not known or k == "outputs"},
             allow_val_change=True,
         )
-        shown = {name: _media(wandb, thing) for name, thing in story.shown.items()}
+        shown = {name: _media(wandb, thing) for name, thing in record.shown.items()}
         if shown:
-            self.log(shown, max(len(story.rows), known, self._run.step - 1) + 1)
-        self._run.summary.update(story.summary)
-        if story.files:
+            self.log(shown, max(len(record.rows), known, self._run.step - 1) + 1)
+        self._run.summary.update(record.summary)
+        if record.files:
             artifact = wandb.Artifact(f"model-{self.id}", "model")
-            for name, path in story.files.items():
+            for name, path in record.files.items():
                 # No second copy: the original is uploaded, now or by `make sync`.
                 artifact.add_file(str(path), name, skip_cache=True, policy="immutable")
             self._run.log_artifact(artifact)
-        for title, text in story.alerts.items():
+        for title, text in record.alerts.items():
             self._run.alert(title, text, wait_duration=0)
 
     def finish(self, failed: bool = False) -> None:
@@ -345,14 +345,14 @@ class Run:
         print(f"tracking: {' '.join(message.split())}", file=sys.stderr)
 
 
-def log_to_existing_run(id: str, story: Callable[[str], RunRecord]) -> None:
-    """Add the story of a run to W&B, as a process beside the one that trained it."""
+def log_to_existing_run(id: str, make_record: Callable[[str], RunRecord]) -> None:
+    """Add the record of a run to W&B, as a process beside the one that trained it."""
     if configure_wandb() == "disabled":
         return
     try:
-        told = story(id)
-        run = Run(id, joins=True, **told.options)
-        run.log_record(told)
+        record = make_record(id)
+        run = Run(id, joins=True, **record.options)
+        run.log_record(record)
         run.finish()
     except Exception as e:
         Run._say(f"{id}: {type(e).__name__}: {str(e)[:120]}")

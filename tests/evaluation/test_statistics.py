@@ -487,12 +487,12 @@ def differences(regime: Regime, metric: str, scores: list[Array], effect: float)
 def judge(regime: Regime, metric: str, scores: list[Array], effect: float) -> tuple[Array, Array]:
     """Differences and halves of the intervals, (runs,), by the core that `compare` calls."""
     true = regime.true if metric == "balanced_accuracy" else np.zeros_like(regime.true)
-    cells = statistics._cells(true, names(regime.groups))
+    cells = statistics._sort_into_cells(true, names(regime.groups))
     half = []
     for start in range(0, len(scores[0]), 250):
         baseline, candidate = (score[start : start + 250] for score in scores)
         items = (candidate > -effect).astype(float) - (baseline > 0)
-        half.append(statistics._crossed(items, cells).half(statistics.LEVEL))
+        half.append(statistics._crossed_variance(items, cells).half_width(statistics.LEVEL))
     return differences(regime, metric, scores, effect), np.concatenate(half)
 
 
@@ -572,9 +572,9 @@ def test_error_rates_over_splits(kind: str, record_property: Callable[[str, Any]
 # --- seeds needed ----------------------------------------------------------------------------
 
 
-def crossed(seeds: int, *variances: float, freedom: float) -> statistics._Crossed:
+def crossed(seeds: int, *variances: float, freedom: float) -> statistics._CrossedVariance:
     seed, item, both, least = (np.array(variance) for variance in variances)
-    return statistics._Crossed(seed, item, both, least, np.array(freedom), seeds)
+    return statistics._CrossedVariance(seed, item, both, least, np.array(freedom), seeds)
 
 
 def test_seeds_needed_is_the_power_of_a_paired_t_test_where_seeds_rule() -> None:
@@ -596,13 +596,13 @@ def test_no_number_of_seeds_outdoes_the_luck_of_items() -> None:
 def test_seeds_needed_do_what_they_promise() -> None:
     """Plan from the true variances, then simulate with that number of seeds."""
     regime, metric = Regime(seed=0.15, group=0.5, n=300), "accuracy"
-    cells = statistics._cells(np.zeros(300, int), names(regime.groups))
+    cells = statistics._sort_into_cells(np.zeros(300, int), names(regime.groups))
     effect = 0.25
     baseline, candidate = regime.draw(np.random.default_rng(12), 400, 20)
     items = (candidate > -effect).astype(float) - (baseline > 0)
-    luck = statistics._crossed(items, cells)
+    luck = statistics._crossed_variance(items, cells)
     parts = (float(np.mean(part)) for part in luck[:4])
-    mean = crossed(20, *parts, freedom=float(np.mean(luck.freedom)))
+    mean = crossed(20, *parts, freedom=float(np.mean(luck.degrees_of_freedom)))
     needed = statistics._seeds_needed(mean, regime.difference(effect, metric))
     assert needed is not None
     assert 5 <= needed <= 20

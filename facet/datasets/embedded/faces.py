@@ -44,6 +44,8 @@ HAIR = {  # y and z of the middle, half height and depth, overhang; y and slant 
 
 
 class Person(NamedTuple):
+    """What makes one drawn person unlike the others."""
+
     skin: float  # shades are 0 black to 1 white
     hair: float
     style: str

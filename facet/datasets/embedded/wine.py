@@ -24,6 +24,8 @@ class Spread(NamedTuple):
 
 
 class Reading(NamedTuple):
+    """How one reading is distributed."""
+
     decimals: int
     logarithmic: bool  # spread in natural logarithms: skewed readings
     low: float
