@@ -79,9 +79,9 @@ review: $(STAMP)  ## make HEAD's result again and compare; RUN=a,b COMMIT=x; QUI
 	@python -m facet review --run '$(RUN)' --commit '$(COMMIT)' --jobs $(JOBS) \
 	    --env '$(ENV)' --into '$(INTO)' $(if $(QUICK),--quick)
 
-portable: $(STAMP)  ## train all experiments for an epoch on emulated processors; same bytes?
+portable: $(STAMP)  ## all experiments, or RUN=, for an epoch on emulated processors; same bytes?
 	@facet/portability/emulator.sh
-	@python -m facet portable
+	@python -m facet portable --run '$(RUN)'
 
 calibrate: $(STAMP)  ## how often a review on another architecture errs, by stored repeats and simulation
 	@python -m facet calibrate

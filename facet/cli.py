@@ -173,12 +173,13 @@ def portable(
     processors: Annotated[
         str, typer.Option(help="QEMU's names, with commas; a few common ones if empty")
     ] = "",
-    pipeline: Annotated[bool, typer.Option(help="the stages of every experiment too")] = True,
+    pipeline: Annotated[bool, typer.Option(help="the stages of experiments too")] = True,
+    run: Annotated[str, typer.Option(help="experiments, with commas; all if empty")] = "",
 ) -> None:
     """Compare the bytes made on this processor with those made on emulated ones."""
     from facet.portability.emulation import compare_processors
 
-    compare_processors(processors, pipeline)
+    compare_processors(processors, pipeline, run)
 
 
 @app.command(epilog="Example: facet calibrate --seeds 2 --reviews 500")

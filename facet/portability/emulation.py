@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from facet.config import read_params
+from facet.config import read_params, suggest
 from facet.errors import InputError
 from facet.names import (
     AUGMENTED,
@@ -119,9 +119,17 @@ def find_differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
     return [k for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
 
 
-def prepare_project(folder: Path) -> None:
-    """Make `folder` a project of params.yaml: one seed, one epoch, two copies of an image."""
+def prepare_project(folder: Path, wanted: list[str]) -> None:
+    """Make `folder` a project of params.yaml: one seed, one epoch, two copies of an image.
+
+    It has the `wanted` experiments and their data sets, or all if none is named.
+    """
     tree = read_params(ROOT / PARAMS_FILE)
+    if wanted:
+        tree["comparisons"] = {}
+        tree["experiments"] = {e: tree["experiments"][e] for e in wanted}
+        used = {spec["dataset"] for spec in tree["experiments"].values()}
+        tree["datasets"] = {d: spec for d, spec in tree["datasets"].items() if d in used}
     tree["seeds"] = tree["seeds"][:1]
     tree["defaults"]["epochs"] = 1
     for spec in tree["experiments"].values():
@@ -158,12 +166,17 @@ def run_pipeline(processor: str | None, emulator: str, folder: Path) -> dict[str
     return hashes
 
 
-def compare_processors(processors: str, pipeline: bool) -> None:
+def compare_processors(processors: str, pipeline: bool, run: str) -> None:
     """Compare the bytes made on this processor with those made on emulated ones.
 
-    `processors` are QEMU's names with commas, DEFAULT if empty; with `pipeline` the stages of
-    every experiment run too. Raises InputError where bytes differ.
+    `processors` are QEMU's names with commas, DEFAULT if empty; with `pipeline` all stages of the
+    experiments `run` are compared too, with commas, of every one if empty. Raises InputError where
+    bytes differ, and for an experiment that params.yaml does not have.
     """
+    wanted, known = run.replace(",", " ").split(), read_params(ROOT / PARAMS_FILE)["experiments"]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"RUN={name}: no experiment{suggest(name, known)}")
     emulator, names = find_emulator(), (processors or DEFAULT).split(",")
     with (
         tempfile.TemporaryDirectory() as place,
@@ -175,7 +188,7 @@ def compare_processors(processors: str, pipeline: bool) -> None:
             hashes = hash_steps(name, emulator, faults=True)
             if pipeline:
                 folders[name].mkdir()
-                prepare_project(folders[name])
+                prepare_project(folders[name], wanted)
                 hashes |= run_pipeline(name, emulator, folders[name])
             return hashes
 
