@@ -174,9 +174,8 @@ def compare_processors(processors: str, pipeline: bool, run: str) -> None:
     bytes differ, and for an experiment that params.yaml does not have.
     """
     wanted, known = run.replace(",", " ").split(), read_params(ROOT / PARAMS_FILE)["experiments"]
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"RUN={name}: no experiment{suggest(name, known)}")
+    for unknown in set(wanted) - set(known):
+        raise InputError(f"RUN={unknown}: no experiment{suggest(unknown, known)}")
     emulator, names = find_emulator(), (processors or DEFAULT).split(",")
     with (
         tempfile.TemporaryDirectory() as place,
