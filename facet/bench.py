@@ -86,8 +86,10 @@ def bench_preparing(place: Path, pairs: int, source: str) -> None:
         theirs.append(first + time_process(place, "-c", COURSE_SCRIPT))
         print(f"preparing: {ours[-1]:.1f} s, the course's way {theirs[-1]:.1f} s", flush=True)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    print(f"preparing: medians {statistics.median(ours):.1f} s and "
-          f"{statistics.median(theirs):.1f} s; ratio {statistics.median(ratios):.3f}")  # fmt: skip
+    print(
+        f"preparing: medians {statistics.median(ours):.1f} s and "
+        f"{statistics.median(theirs):.1f} s; ratio {statistics.median(ratios):.3f}"
+    )
 
 
 def bench_tracking(place: Path, pairs: int) -> None:
@@ -110,17 +112,26 @@ def bench_tracking(place: Path, pairs: int) -> None:
         (with_, whole), (without, bare) = found["offline"], found["disabled"]
         epochs.append(with_ / without)
         more.append((whole - with_) - (bare - without))
-        print(f"tracking: epochs {with_:.1f} s, without {without:.1f} s, ratio {epochs[-1]:.3f}; "
-              f"the rest of the process {more[-1]:+.1f} s", flush=True)  # fmt: skip
-    print(f"tracking: medians of {pairs} pairs: epochs ratio {statistics.median(epochs):.3f}, "
-          f"the rest of a process {statistics.median(more):+.1f} s")  # fmt: skip
+        print(
+            f"tracking: epochs {with_:.1f} s, without {without:.1f} s, ratio {epochs[-1]:.3f}; "
+            f"the rest of the process {more[-1]:+.1f} s",
+            flush=True,
+        )
+    print(
+        f"tracking: medians of {pairs} pairs: epochs ratio {statistics.median(epochs):.3f}, "
+        f"the rest of a process {statistics.median(more):+.1f} s"
+    )
 
 
 def bench_starting(place: Path, pairs: int) -> None:
     """A run's train and evaluate as whole processes against forks of the grid's server."""
     write_project(place, lambda _: None)
-    for name, what in (("download", "wine"), ("pickle", "wine"), ("normalise", "wine"),
-                       ("augment", "wine_shallow")):  # fmt: skip
+    for name, what in (
+        ("download", "wine"),
+        ("pickle", "wine"),
+        ("normalise", "wine"),
+        ("augment", "wine_shallow"),
+    ):
         time_stage(place, name, what)
     cold, warm = [], []
     os.environ["PYTHONPATH"] = str(Path.cwd())  # the server's too
@@ -137,9 +148,11 @@ def bench_starting(place: Path, pairs: int) -> None:
             if not i:  # the server may have been importing still
                 del cold[0], warm[0]
     ratios = [a / b for a, b in zip(warm, cold, strict=True)]
-    print(f"starting: medians of {pairs} pairs, wine_shallow-0: processes of their own "
-          f"{statistics.median(cold):.1f} s, by the server {statistics.median(warm):.1f} s; "
-          f"ratio {statistics.median(ratios):.2f}")  # fmt: skip
+    print(
+        f"starting: medians of {pairs} pairs, wine_shallow-0: processes of their own "
+        f"{statistics.median(cold):.1f} s, by the server {statistics.median(warm):.1f} s; "
+        f"ratio {statistics.median(ratios):.2f}"
+    )
 
 
 def bench_repeating(times: int) -> None:

@@ -264,8 +264,8 @@ class Parameters(Strict):
             for side, experiment in sides:
                 check_name(experiment, self.experiments, f"{at}.{side}", "experiment")
                 e = self.experiments[experiment]
-                judged = e.heads or list(self.datasets[e.dataset].heads)
-                check_name(c.head, judged, f"{at}.head: {experiment}", "head")
+                head_names = e.heads or list(self.datasets[e.dataset].heads)
+                check_name(c.head, head_names, f"{at}.head: {experiment}", "head")
             if len({self.experiments[e].dataset for _, e in sides}) > 1:
                 raise ValueError(f"{at}: {c.baseline} and {c.candidate} are on two data sets")
             if c.baseline == c.candidate:

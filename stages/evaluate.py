@@ -34,13 +34,13 @@ def main(run: str) -> None:
     write_json(METRICS.format(run), metrics)
     here = describe_processor()
     log_to_existing_run(find_run_id(run), lambda id: record_run(run, id, processor=here))
-    told = ", ".join(
+    summary = ", ".join(
         f"{h} {m['accuracy']:.2f} (chance {m['chance']:.2f})"
         if m["accuracy"] is not None
         else f"{h} not applicable"
         for h, m in metrics["heads"].items()
     )
-    print(f"{run}: {told}")
+    print(f"{run}: {summary}")
     for warning in metrics["warnings"]:
         print(f"{run}: warning: {warning}")
 

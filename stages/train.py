@@ -32,8 +32,8 @@ def main(run: str) -> None:
     spec = experiment_config(content["about"]["declared"], name)
     if wandb_run.configure_wandb() != "disabled":
         wandb_run.import_wandb()  # takes twice as long once TensorFlow's modules are there
-    if note := note_other_bytes():
-        print(note)
+    if message := note_other_bytes():
+        print(message)
     configure_tensorflow(spec.threads)
     fingerprint = run_fingerprint(run, spec, data)
     checkpoint = CHECKPOINTS / fingerprint / "state.pkl"

@@ -66,8 +66,13 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     # Long enough to be killed in the middle.
     project.parameters["experiments"]["dropped"] |= {"epochs": 40, "schedule": "cosine"}
     project.write()
-    for stage in ("download faces", "pickle faces", "normalise faces", "augment plain",
-                  "augment dropped"):  # fmt: skip
+    for stage in (
+        "download faces",
+        "pickle faces",
+        "normalise faces",
+        "augment plain",
+        "augment dropped",
+    ):
         project.run(sys.executable, "-m", *f"stages.{stage}".split())
     return project
 
@@ -89,8 +94,13 @@ def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     project.folder = tmp_path_factory.mktemp("tracked") / "project"
     shutil.copytree(_prepared.folder, project.folder)
     home = str(project.folder.parent / "home")
-    for stage in ("train plain-0", "train dropped-0", "evaluate plain-0", "evaluate dropped-0",
-                  "compare"):  # fmt: skip
+    for stage in (
+        "train plain-0",
+        "train dropped-0",
+        "evaluate plain-0",
+        "evaluate dropped-0",
+        "compare",
+    ):
         project.run(
             sys.executable, "-m", *f"stages.{stage}".split(), **wandb_environment(), HOME=home
         )

@@ -183,8 +183,8 @@ class Project:
 
     def ran(self, *targets: str) -> list[str]:
         """The stages that `dvc repro` executes."""
-        said = self.run("dvc", "repro", *targets).stdout.splitlines()
-        return [line.split("'")[1] for line in said if line.startswith("Running stage '")]
+        lines = self.run("dvc", "repro", *targets).stdout.splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
 
 
 KEY = "k" * 40

@@ -49,8 +49,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_the_version_is_the_projects() -> None:
-    said = facet("--version").stdout
-    assert said.startswith("facet 0.1.0 (dvc 3.")
+    output = facet("--version").stdout
+    assert output.startswith("facet 0.1.0 (dvc 3.")
 
 
 def test_an_error_is_one_line_that_names_the_command(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("experiments", {}, "experiments: .*at least 1"),
     ],
 )
-def test_a_wrong_key_is_refused_by_name(path: str, value: Any, said: str) -> None:
-    with pytest.raises(InputError, match=rf"^params.yaml: .*{said}"):
+def test_a_wrong_key_is_refused_by_name(path: str, value: Any, message: str) -> None:
+    with pytest.raises(InputError, match=rf"^params.yaml: .*{message}"):
         check_params(changed(path, value))
 
 

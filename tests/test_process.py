@@ -52,10 +52,10 @@ def run(stage: list[str], what: str, folder: Path) -> subprocess.Popen[str]:
     ],
 )
 def test_errors_are_one_line(
-    stage: list[str], tmp_path: Path, what: str, status: int, said: str
+    stage: list[str], tmp_path: Path, what: str, status: int, output: str
 ) -> None:
     process = run(stage, what, tmp_path)
-    assert process.communicate()[1] == said
+    assert process.communicate()[1] == output
     assert process.returncode == status
 
 

@@ -9,10 +9,25 @@ from tests.helpers import ROOT
 
 # A module imports from rooms above its own and from its own; modules named here are rooms.
 ROOMS = (
-    "processor", "errors", "names", "config", "storage", "process", "datasets", "models",
-    "evaluation", "tracking", "grid", "report", "review", "portability", "setting", "bench", "cli",
+    "processor",
+    "errors",
+    "names",
+    "config",
+    "storage",
+    "process",
+    "datasets",
+    "models",
+    "evaluation",
+    "tracking",
+    "grid",
+    "report",
+    "review",
+    "portability",
+    "setting",
+    "bench",
+    "cli",
     "__main__",
-)  # fmt: skip
+)
 FILES = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "facet").rglob("*.py"))
 
 

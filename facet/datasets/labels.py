@@ -17,12 +17,12 @@ def read_fields(items: dict[str, Any], read: Read) -> dict[str, np.ndarray]:
     """
     names, found = items["names"], dict(items["columns"])
     if read.parts:
-        least, most = len(read.parts), len(read.parts) + len(read.optional_parts)
+        fewest, most = len(read.parts), len(read.parts) + len(read.optional_parts)
         split = [PurePosixPath(n).stem.split("_") for n in names.tolist()]
         for name, parts in zip(names, split, strict=True):
-            if not least <= len(parts) <= most or "" in parts:
+            if not fewest <= len(parts) <= most or "" in parts:
                 raise InputError(
-                    f"{name}: has {len(parts)} parts between `_`, not {least} "
+                    f"{name}: has {len(parts)} parts between `_`, not {fewest} "
                     f"({'_'.join(read.parts)}); rename it or change read.parts"
                 )
         found |= {p: np.array([s[i] for s in split]) for i, p in enumerate(read.parts)}

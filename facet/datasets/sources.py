@@ -99,17 +99,17 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 def fetch_resumable(fs: Any, path: str, target: Path) -> None:
     """Copy one file; what an earlier try left in `target`.part is kept and gone on from."""
-    part = target.with_name(target.name + ".part")
+    partial = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     facts = fs.info(path)
     size = facts.get("size")
     # Only a source that still is what it was then may be gone on from.
     seen = " ".join(str(facts.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
-    note = part.with_name(part.name + ".source")
-    have = part.stat().st_size if part.exists() else 0
-    if have and size and note.exists() and note.read_text() == seen and have < size:
+    origin = partial.with_name(partial.name + ".source")
+    have = partial.stat().st_size if partial.exists() else 0
+    if have and size and origin.exists() and origin.read_text() == seen and have < size:
         try:
-            with fs.open(path, "rb", cache_type="none") as source, part.open("ab") as file:
+            with fs.open(path, "rb", cache_type="none") as source, partial.open("ab") as file:
                 source.seek(have)
                 shutil.copyfileobj(source, file, 2**20)
         except ValueError:  # a web server that gives no ranges
@@ -117,25 +117,25 @@ def fetch_resumable(fs: Any, path: str, target: Path) -> None:
     else:
         have = 0
     if not have:
-        note.write_text(seen)
+        origin.write_text(seen)
         whole = {"block_size": 0} if "http" in fs.protocol else {}  # one request, as it comes
-        with fs.open(path, "rb", **whole) as source, part.open("wb") as file:
+        with fs.open(path, "rb", **whole) as source, partial.open("wb") as file:
             shutil.copyfileobj(source, file, 2**20)
-    if size is not None and part.stat().st_size != size:
-        raise OSError(f"{path}: {part.stat().st_size} bytes came, of {size}")
-    note.unlink()
-    part.rename(target)
+    if size is not None and partial.stat().st_size != size:
+        raise OSError(f"{path}: {partial.stat().st_size} bytes came, of {size}")
+    origin.unlink()
+    partial.rename(target)
 
 
 @retried
 def fetch_small(fs: Any, path: str, target: Path) -> None:
     """Copy one small file in one request."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    fs.get_file(path, str(part))
-    if part.stat().st_size == 0:
+    partial = target.with_name(target.name + ".part")
+    fs.get_file(path, str(partial))
+    if partial.stat().st_size == 0:
         raise OSError(f"{path}: no bytes came")
-    part.rename(target)
+    partial.rename(target)
 
 
 def name_failures(url: str, action: Callable[..., Any], *args: Any) -> Any:

@@ -69,7 +69,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
         for name, value in row.items():
             if name in ("epoch", "learning_rate"):
                 continue
-            part = "validation" if name.startswith("val_") else "training"
+            split = "validation" if name.startswith("val_") else "training"
             name = name.removeprefix("val_")
             head = "" if name == "loss" else name.removesuffix("_accuracy")
             out.append(
@@ -78,7 +78,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
                     "experiment": m["experiment"],
                     "seed": m["seed"],
                     "panel": f"{m['dataset']}: {head or 'loss'}",
-                    "part": part,
+                    "part": split,
                     "head": head,
                     "metric": "accuracy" if head else "loss",
                     "epoch": int(float(row["epoch"])),

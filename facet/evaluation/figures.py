@@ -193,9 +193,12 @@ def _margins(
     width, height = figure.get_size_inches()
     inside = (width - 0.15 - n * left) / n
     figure.subplots_adjust(
-        left=left / width, right=1 - 0.15 / width, bottom=bottom / height, top=1 - top / height,
+        left=left / width,
+        right=1 - 0.15 / width,
+        bottom=bottom / height,
+        top=1 - top / height,
         wspace=left / inside,
-    )  # fmt: skip
+    )
 
 
 def draw_curves(history: list[dict[str, str]], heads: list[str], run: str) -> Any:
@@ -278,10 +281,19 @@ def draw_predictions(content: dict[str, Any], head: str, p: np.ndarray, run: str
     for right, color in ((True, RIGHT), (False, WRONG)):
         chosen = np.flatnonzero((predicted == y) == right)
         chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:9]
-        rows.append([
-            (X[i], [f"true {classes[y[i]]}", f"said {classes[predicted[i]]}",
-                    f"{sure[i]:.0%} sure"], color)
-            for i in chosen
-        ])  # fmt: skip
+        rows.append(
+            [
+                (
+                    X[i],
+                    [
+                        f"true {classes[y[i]]}",
+                        f"said {classes[predicted[i]]}",
+                        f"{sure[i]:.0%} sure",
+                    ],
+                    color,
+                )
+                for i in chosen
+            ]
+        )
     what = "" if X.ndim == 4 else "; bars: standardised readings, -4 to 4"
     return draw_sheet(f"{run}: {head}; right above, wrong below, the surest first{what}", rows)

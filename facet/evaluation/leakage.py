@@ -17,8 +17,8 @@ def find_leakage(content: dict[str, Any]) -> list[str]:
     for what, by_split in keys.items():
         for i, first in enumerate(SPLITS):
             for second in SPLITS[i + 1 :]:
-                if both := by_split[first] & by_split[second]:
-                    found.append(f"straddle: {len(both)} {what}s are in {first} and in {second}")
+                if shared := by_split[first] & by_split[second]:
+                    found.append(f"straddle: {len(shared)} {what}s are in {first} and in {second}")
     return found
 
 

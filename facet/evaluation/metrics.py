@@ -13,7 +13,7 @@ def compute_head_metrics(
     predicted: np.ndarray,
     classes: list[str],
     groups: np.ndarray,
-    trained: np.ndarray,
+    train_labels: np.ndarray,
 ) -> dict[str, Any]:
     """A head's metrics on the test split, fractions 0-1, in the form design and README describe.
 
@@ -31,7 +31,7 @@ def compute_head_metrics(
         "wrong",
         "confusion",
     )
-    if not np.isin(y, trained).any():
+    if not np.isin(y, train_labels).any():
         return {"classes": classes} | dict.fromkeys(keys) | {"verdict": "not applicable"}
     correct = int((y == predicted).sum())
     balanced, balanced_ci = statistics.balanced_accuracy(y, predicted, len(classes), groups)
@@ -57,7 +57,7 @@ def find_warnings(
     m: dict[str, Any],
     y: np.ndarray,
     predicted: np.ndarray,
-    trained: np.ndarray,
+    train_labels: np.ndarray,
     train_correct: int,
 ) -> list[str]:
     """What is suspicious about a head's figures, each as `name: words`."""
@@ -70,12 +70,12 @@ def find_warnings(
             f"{m['balanced_chance']:.2f}; look for test items whose twins were trained on with "
             "another label"
         )
-    if statistics.exceeds_training(train_correct, len(trained), m["correct"], len(y)):
+    if statistics.exceeds_training(train_correct, len(train_labels), m["correct"], len(y)):
         found.append(
             f"test_above_training: {head}: {m['accuracy']:.2f} of test items right, "
-            f"{train_correct / len(trained):.2f} of training items"
+            f"{train_correct / len(train_labels):.2f} of training items"
         )
-    for split, labels in (("training", trained), ("test", y)):
+    for split, labels in (("training", train_labels), ("test", y)):
         if absent := sorted(set(range(len(classes))) - set(labels.tolist())):
             found.append(
                 f"absent_class: {head}: no {', '.join(classes[i] for i in absent[:5])} "
@@ -98,11 +98,13 @@ def evaluate_run(
     heads, warnings = {}, find_leakage(content)
     originals = content["copy_train"] == 0
     for head, classes in about["heads"].items():
-        y, trained = content[f"y_test_{head}"], content[f"y_train_{head}"][originals]
+        y, train_labels = content[f"y_test_{head}"], content[f"y_train_{head}"][originals]
         predicted = predictions[f"{head}_test"].argmax(1)
-        right = int((predictions[f"{head}_train"].argmax(1) == trained).sum())
-        heads[head] = compute_head_metrics(y, predicted, classes, content["groups_test"], trained)
-        warnings += find_warnings(head, heads[head], y, predicted, trained, right)
+        right = int((predictions[f"{head}_train"].argmax(1) == train_labels).sum())
+        heads[head] = compute_head_metrics(
+            y, predicted, classes, content["groups_test"], train_labels
+        )
+        warnings += find_warnings(head, heads[head], y, predicted, train_labels, right)
     return {
         "experiment": about["experiment"],
         "dataset": about["dataset"],

@@ -193,8 +193,8 @@ def compare_runs(
     _check_pairs(baseline, candidate, true, groups, metric, n_train)
     strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
     cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]
-    answers = zip(baseline, candidate, true, strict=True)
-    right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in answers]
+    runs = zip(baseline, candidate, true, strict=True)
+    right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in runs]
     means = np.stack([_linearise(r, c)[0] for r, c in zip(right, cells, strict=True)])
     items = [r[1] - r[0] for r in right]
     spread_of_difference, covers = _variance(items, true, groups, cells, n_train)

@@ -97,8 +97,9 @@ def open_dvc(log: Path) -> Iterator[tuple[Repo, StageTimer]]:
 @contextlib.contextmanager
 def redirect_output(file: TextIO) -> Iterator[None]:
     """What this process and those it starts print goes to `file`."""
-    kept = [(stream, os.dup(stream.fileno())) for stream in (sys.__stdout__, sys.__stderr__)
-            if stream]  # fmt: skip
+    kept = [
+        (stream, os.dup(stream.fileno())) for stream in (sys.__stdout__, sys.__stderr__) if stream
+    ]
     for stream, _ in kept:
         stream.flush()
         os.dup2(file.fileno(), stream.fileno())

@@ -128,18 +128,18 @@ def repro(run: str, jobs: int, write_report: Callable[[set[str]], Path]) -> None
     parameters = check_params(read_params())
     wanted = run_names(parameters)
     if run:
-        asked = run.replace(",", " ").split()
-        for name in asked:
+        requested = run.replace(",", " ").split()
+        for name in requested:
             if name not in [*wanted, *parameters.experiments]:
                 known = [*parameters.experiments, *wanted]
                 raise InputError(
                     f"RUN={name}: no run or experiment of that name{suggest(name, known)}"
                 )
-        wanted = [w for w in wanted if w in asked or parse_run(w)[0] in asked]
+        wanted = [w for w in wanted if w in requested or parse_run(w)[0] in requested]
     wandb_run.configure_wandb()
     wandb_run.clear_offline_marker()
-    if note := note_other_bytes():
-        print(note)
+    if message := note_other_bytes():
+        print(message)
     changed = changed_stages()
     if not changed:
         print("nothing to do: data and pipelines are up to date")

@@ -78,12 +78,16 @@ def make_environment(**more: str) -> dict[str, str]:
     """The environment of a process that is to find this environment's packages and the project."""
     packages = next(p for p in sys.path if p.endswith("site-packages"))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DVC", "WANDB"))}
-    return kept | {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "WANDB_MODE": "disabled",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    } | more  # fmt: skip
+    return (
+        kept
+        | {
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{packages}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "WANDB_MODE": "disabled",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        | more
+    )
 
 
 def run_on(
@@ -151,8 +155,11 @@ def run_pipeline(processor: str | None, emulator: str, folder: Path) -> dict[str
         for s, out in (("download", RAW), ("pickle", PICKLED), ("normalise", NORMALISED))
     ]
     steps += [("augment", e, AUGMENTED.format(e)) for e in tree["experiments"]]
-    steps += [(s, f"{e}-{seed}", out.format(f"{e}-{seed}")) for e in tree["experiments"]
-              for s, out in (("train", RUN), ("evaluate", EVALUATION))]  # fmt: skip
+    steps += [
+        (s, f"{e}-{seed}", out.format(f"{e}-{seed}"))
+        for e in tree["experiments"]
+        for s, out in (("train", RUN), ("evaluate", EVALUATION))
+    ]
     hashes: dict[str, str] = {}
     for stage, name, output in steps:
         run_on(processor, emulator, ["-m", f"stages.{stage}", name], folder)
@@ -196,8 +203,10 @@ def compare_processors(processors: str, pipeline: bool, run: str) -> None:
     wrong = []
     for name, theirs in made.items():
         differing = find_differences(ours, theirs)
-        print(f"{name}: {len(ours) - len(differing)} of {len(ours)} the same; differ: "
-              f"{', '.join(differing) or 'none'}")  # fmt: skip
+        print(
+            f"{name}: {len(ours) - len(differing)} of {len(ours)} the same; differ: "
+            f"{', '.join(differing) or 'none'}"
+        )
         wrong += [f"{name}: {k} differs" for k in differing if k not in FAULTS]
         wrong += [f"{name}: {k} was not found" for k in FAULTS if k not in differing]
     if wrong:

@@ -22,16 +22,39 @@ EPOCHS, BATCH, ITEMS = 2, 16, 40
 IMAGE, TABLE = (30, 32, 1), (11,)
 BRANCHES = {"each": [], "many": [{"dense": 12, "batchnorm": True}, {"dropout": 0.2}]}
 NETWORKS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "conv, pool, flatten": (IMAGE, {"trunk": [{"conv": 32, "pool": 2}, {"conv": 64, "pool": 2},
-                                              {"conv": 128, "pool": 2}, {"flatten": True},
-                                              {"dense": 64}]}),
-    "batchnorm, average": (IMAGE, {"trunk": [{"conv": 8, "kernel": 5, "pool": 2, "batchnorm": True},
-                                             {"conv": 16, "batchnorm": True}, {"average": True},
-                                             {"dropout": 0.3}], "heads": BRANCHES}),
-    "dense, dropout": (IMAGE, {"trunk": [{"flatten": True}, {"dense": 128}, {"dropout": 0.2},
-                                         {"dense": 64}], "heads": BRANCHES}),
+    "conv, pool, flatten": (
+        IMAGE,
+        {
+            "trunk": [
+                {"conv": 32, "pool": 2},
+                {"conv": 64, "pool": 2},
+                {"conv": 128, "pool": 2},
+                {"flatten": True},
+                {"dense": 64},
+            ]
+        },
+    ),
+    "batchnorm, average": (
+        IMAGE,
+        {
+            "trunk": [
+                {"conv": 8, "kernel": 5, "pool": 2, "batchnorm": True},
+                {"conv": 16, "batchnorm": True},
+                {"average": True},
+                {"dropout": 0.3},
+            ],
+            "heads": BRANCHES,
+        },
+    ),
+    "dense, dropout": (
+        IMAGE,
+        {
+            "trunk": [{"flatten": True}, {"dense": 128}, {"dropout": 0.2}, {"dense": 64}],
+            "heads": BRANCHES,
+        },
+    ),
     "table": (TABLE, {"trunk": [{"dense": 64, "batchnorm": True}, {"dense": 32}]}),
-}  # fmt: skip
+}
 FAULTS = ("keras batchnorm", "log1p cross-entropy")
 
 
@@ -58,9 +81,17 @@ def make_content(shape: tuple[int, ...]) -> dict[str, Any]:
 def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:
     """The hash of weights, optimiser state, history and predictions after EPOCHS."""
     spec = Experiment.model_validate(
-        {"dataset": "noise", "epochs": EPOCHS, "batch": BATCH, "threads": 1, "network": network,
-         "learning_rate": 0.01, "schedule": "cosine", "class_weights": "balanced"}
-    )  # fmt: skip
+        {
+            "dataset": "noise",
+            "epochs": EPOCHS,
+            "batch": BATCH,
+            "threads": 1,
+            "network": network,
+            "learning_rate": 0.01,
+            "schedule": "cosine",
+            "class_weights": "balanced",
+        }
+    )
     training = Training(spec, make_content(shape), seed=0)
     rows = [list(training.epoch().values()) for _ in range(EPOCHS)]
     predictions = training.predict("test")

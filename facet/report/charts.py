@@ -80,10 +80,15 @@ def difference_chart(
         "field": "difference",
         "type": "quantitative",
         "title": f"difference in {metric}, a fraction of 1",
-        "axis": {"labelExpr": "datum.value ? format(datum.value, '+.3~f') : '0'", "tickCount": 5,
-                 "grid": False, "labelOverlap": "greedy", "labelSeparation": 6},
+        "axis": {
+            "labelExpr": "datum.value ? format(datum.value, '+.3~f') : '0'",
+            "tickCount": 5,
+            "grid": False,
+            "labelOverlap": "greedy",
+            "labelSeparation": 6,
+        },
         "scale": {"domain": [-widest, widest], "nice": False},
-    }  # fmt: skip
+    }
     y = {"field": "row", "type": "nominal", "title": None, "sort": ["each seed", "mean", "better"]}
     tip = [
         {"field": "seed", "title": "seed"},
@@ -92,8 +97,10 @@ def difference_chart(
         {"field": "high", "title": "95 % to", "format": "+.4f"},
     ]
     layers: list[dict[str, Any]] = [
-        {"mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY},
-         "encoding": {"x": {"datum": 0}}},
+        {
+            "mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY},
+            "encoding": {"x": {"datum": 0}},
+        },
         {
             "transform": [{"filter": "datum.row == 'mean' && isValid(datum.low)"}],
             "mark": {"type": "rule", "strokeWidth": 3, "color": PALETTE[0], "tooltip": True},
@@ -105,12 +112,18 @@ def difference_chart(
             "encoding": {"x": x, "y": y, "tooltip": tip[:2]},
         },
         {
-            "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 130,
-                     "opacity": 1, "color": PALETTE[0]},
+            "mark": {
+                "type": "point",
+                "shape": "diamond",
+                "filled": True,
+                "size": 130,
+                "opacity": 1,
+                "color": PALETTE[0],
+            },
             "transform": [{"filter": "datum.row == 'mean'"}],
             "encoding": {"x": x, "y": y, "tooltip": tip[1:]},
         },
-    ]  # fmt: skip
+    ]
     layers += [
         {
             "data": {"values": [{"row": "better"}]},
@@ -119,8 +132,12 @@ def difference_chart(
         }
         for words, align, dx in ((f"← {sides[0]}", "right", -7), (f"{sides[1]} →", "left", 7))
     ]
-    columns = {"seed": "seed", "difference": f"difference in {metric}", "low": "95 % from",
-               "high": "95 % to"}  # fmt: skip
+    columns = {
+        "seed": "seed",
+        "difference": f"difference in {metric}",
+        "low": "95 % from",
+        "high": "95 % to",
+    }
     return make_chart(title, columns, rows, layer=layers, height=92)
 
 
@@ -148,9 +165,13 @@ def metric_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, An
 
     tip = [
         {"field": f, "format": ".3f", "title": t}
-        for f, t in (("mean", "mean"), ("low", "95 % from"), ("high", "95 % to"),
-                     ("chance", "chance"))
-    ]  # fmt: skip
+        for f, t in (
+            ("mean", "mean"),
+            ("low", "95 % from"),
+            ("high", "95 % to"),
+            ("chance", "chance"),
+        )
+    ]
     name = {"field": "experiment", "title": "experiment"}
     switch = experiment_switch(experiments)
     switch["params"].append({"name": "metric", "value": "balanced accuracy"})
@@ -170,24 +191,41 @@ def metric_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, An
             },
             {
                 "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"x": x("low"), "x2": {"field": "high"}, "y": y,
-                             "color": colour_encoding(experiments), "tooltip": [name, *tip]},
+                "encoding": {
+                    "x": x("low"),
+                    "x2": {"field": "high"},
+                    "y": y,
+                    "color": colour_encoding(experiments),
+                    "tooltip": [name, *tip],
+                },
             },
             {
                 "mark": {"type": "point", "size": 34, "strokeWidth": 1.4},
-                "encoding": {"x": x("value"), "y": y, "color": colour_encoding(experiments),
-                             "tooltip": [name, {"field": "seed"},
-                                         {"field": "value", "format": ".3f"}]},
+                "encoding": {
+                    "x": x("value"),
+                    "y": y,
+                    "color": colour_encoding(experiments),
+                    "tooltip": [name, {"field": "seed"}, {"field": "value", "format": ".3f"}],
+                },
             },
             {
-                "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 110,
-                         "opacity": 1},
-                "encoding": {"x": x("mean"), "y": y, "color": colour_encoding(experiments),
-                             "tooltip": [name, *tip]},
+                "mark": {
+                    "type": "point",
+                    "shape": "diamond",
+                    "filled": True,
+                    "size": 110,
+                    "opacity": 1,
+                },
+                "encoding": {
+                    "x": x("mean"),
+                    "y": y,
+                    "color": colour_encoding(experiments),
+                    "tooltip": [name, *tip],
+                },
             },
         ],
         **switch,
-    )  # fmt: skip
+    )
 
 
 def curve_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any]:
@@ -203,8 +241,12 @@ def curve_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any
         "legend": None,
     }
     unit = "nats" if title.endswith("loss") else "fraction right (0 to 1)"
-    x = {"field": "epoch", "type": "quantitative", "title": "epoch",
-         "axis": {"tickMinStep": 1, "grid": False}}  # fmt: skip
+    x = {
+        "field": "epoch",
+        "type": "quantitative",
+        "title": "epoch",
+        "axis": {"tickMinStep": 1, "grid": False},
+    }
     y = {"type": "quantitative", "title": unit, "scale": {"zero": False}}
     return make_chart(
         title,
@@ -215,21 +257,32 @@ def curve_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any
         layer=[
             {
                 "mark": {"type": "area", "opacity": 0.16},
-                "encoding": {"x": x, "y": y | {"field": "low"}, "y2": {"field": "high"},
-                             "color": colour_encoding(experiments), "detail": {"field": "part"}},
+                "encoding": {
+                    "x": x,
+                    "y": y | {"field": "low"},
+                    "y2": {"field": "high"},
+                    "color": colour_encoding(experiments),
+                    "detail": {"field": "part"},
+                },
             },
             {
                 "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"x": x, "y": y | {"field": "mean"},
-                             "color": colour_encoding(experiments), "strokeDash": dash,
-                             "tooltip": [{"field": "experiment"}, {"field": "part"},
-                                         {"field": "epoch"},
-                                         *({"field": f, "format": ".3f"}
-                                           for f in ("mean", "low", "high"))]},
+                "encoding": {
+                    "x": x,
+                    "y": y | {"field": "mean"},
+                    "color": colour_encoding(experiments),
+                    "strokeDash": dash,
+                    "tooltip": [
+                        {"field": "experiment"},
+                        {"field": "part"},
+                        {"field": "epoch"},
+                        *({"field": f, "format": ".3f"} for f in ("mean", "low", "high")),
+                    ],
+                },
             },
         ],
         **experiment_switch(experiments),
-    )  # fmt: skip
+    )
 
 
 def usage_chart(
@@ -244,15 +297,19 @@ def usage_chart(
         height=190,
         mark={"type": "line", "strokeWidth": 1.6},
         encoding={
-            "x": {"field": "second", "type": "quantitative", "title": "seconds since the start",
-                  "axis": {"grid": False}},
+            "x": {
+                "field": "second",
+                "type": "quantitative",
+                "title": "seconds since the start",
+                "axis": {"grid": False},
+            },
             "y": {"field": "value", "type": "quantitative", "title": unit},
             "color": colour_encoding(experiments),
             "detail": {"field": "run"},
             "tooltip": [{"field": "run"}, {"field": "second"}, {"field": "value", "title": unit}],
         },
         **experiment_switch(experiments),
-    )  # fmt: skip
+    )
 
 
 def balance_chart(title: str, rows: Rows, classes: list[str]) -> dict[str, Any]:
@@ -264,18 +321,34 @@ def balance_chart(title: str, rows: Rows, classes: list[str]) -> dict[str, Any]:
         height=len(classes) * (42 if len(classes) < 9 else 22),
         mark={"type": "bar", "height": {"band": 0.95}},
         encoding={
-            "y": {"field": "class", "type": "nominal", "title": None, "sort": classes,
-                  "axis": {"labelLimit": 110, "labelFontSize": 12 if len(classes) < 9 else 10}},
+            "y": {
+                "field": "class",
+                "type": "nominal",
+                "title": None,
+                "sort": classes,
+                "axis": {"labelLimit": 110, "labelFontSize": 12 if len(classes) < 9 else 10},
+            },
             "yOffset": {"field": "part", "sort": list(SPLIT_COLOURS)},
-            "x": {"field": "share", "type": "quantitative", "title": "share of the part's items",
-                  "axis": {"format": ".0%", "tickCount": 5}},
-            "color": {"field": "part", "type": "nominal", "title": None,
-                      "scale": {"domain": list(SPLIT_COLOURS),
-                                "range": list(SPLIT_COLOURS.values())}},
-            "tooltip": [{"field": "class"}, {"field": "part"}, {"field": "items"},
-                        {"field": "share", "format": ".1%"}],
+            "x": {
+                "field": "share",
+                "type": "quantitative",
+                "title": "share of the part's items",
+                "axis": {"format": ".0%", "tickCount": 5},
+            },
+            "color": {
+                "field": "part",
+                "type": "nominal",
+                "title": None,
+                "scale": {"domain": list(SPLIT_COLOURS), "range": list(SPLIT_COLOURS.values())},
+            },
+            "tooltip": [
+                {"field": "class"},
+                {"field": "part"},
+                {"field": "items"},
+                {"field": "share", "format": ".1%"},
+            ],
         },
-    )  # fmt: skip
+    )
 
 
 def confusion_chart() -> dict[str, Any]:
@@ -293,19 +366,31 @@ def confusion_chart() -> dict[str, Any]:
     }
     return make_chart(
         "Confusion matrix",
-        {"true": "true class", "predicted": "predicted class", "n": "test items",
-         "share": "share of the true class"},
+        {
+            "true": "true class",
+            "predicted": "predicted class",
+            "n": "test items",
+            "share": "share of the true class",
+        },
         [],
         encoding={"x": axis("predicted", orient="top", labelAngle=-50), "y": axis("true")},
         layer=[
             {
-                "mark": {"type": "rect", "color": PALETTE[0], "stroke": GREY,
-                         "strokeOpacity": 0.35},
-                "encoding": {"fillOpacity": share,
-                             "tooltip": [{"field": "true"}, {"field": "predicted"},
-                                         {"field": "n", "title": "test items"},
-                                         {"field": "share", "format": ".1%",
-                                          "title": "of the true class"}]},
+                "mark": {
+                    "type": "rect",
+                    "color": PALETTE[0],
+                    "stroke": GREY,
+                    "strokeOpacity": 0.35,
+                },
+                "encoding": {
+                    "fillOpacity": share,
+                    "tooltip": [
+                        {"field": "true"},
+                        {"field": "predicted"},
+                        {"field": "n", "title": "test items"},
+                        {"field": "share", "format": ".1%", "title": "of the true class"},
+                    ],
+                },
             },
             {
                 "transform": [{"filter": "datum.n > 0"}],
@@ -313,4 +398,4 @@ def confusion_chart() -> dict[str, Any]:
                 "encoding": {"text": {"field": "n"}},
             },
         ],
-    )  # fmt: skip
+    )

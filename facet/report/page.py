@@ -78,15 +78,20 @@ def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[
     seeds = len(c["seeds"])
     out: dict[str, Any] = {"name": name, "verdict": c["verdict"], "chart": None, "remarks": []} | {
         "found": "",
-        "baseline": a, "candidate": b, "head": head, "seeds": c["seeds"],
-    }  # fmt: skip
+        "baseline": a,
+        "candidate": b,
+        "head": head,
+        "seeds": c["seeds"],
+    }
     if c["difference"] is None:
         out["sentence"] = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
         return out
     figures = (
         f"{metric} {c['candidate_mean']:.3f} against {c['baseline_mean']:.3f}, where chance is "
-        f"{chance:.3f}" if chance is not None else "chance not known"
-    )  # fmt: skip
+        f"{chance:.3f}"
+        if chance is not None
+        else "chance not known"
+    )
     if c["ci95"]:
         found = (
             f"a difference of {c['difference']:+.3f} (95 % interval {c['ci95'][0]:+.3f} to "
@@ -210,19 +215,26 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
         "several": isinstance(spec.split.seed, list),
         "sizes": sizes,
         "experiments": list(zip(experiments, charts.colours(experiments), strict=True)),
-        "figures": [metric_row(e, h, results) for e in experiments for h in heads
-                    if results.of(experiment=e, head=h)],
+        "figures": [
+            metric_row(e, h, results)
+            for e in experiments
+            for h in heads
+            if results.of(experiment=e, head=h)
+        ],
         "costs": [cost_row(e, results) for e in experiments],
         "one_seed": len({r["seed"] for r in mine}) == 1,
-        "figure_charts": [metric_chart(name, h, results, experiments) for h in heads
-                          if any(r["accuracy"] is not None for r in mine if r["head"] == h)],
+        "figure_charts": [
+            metric_chart(name, h, results, experiments)
+            for h in heads
+            if any(r["accuracy"] is not None for r in mine if r["head"] == h)
+        ],
         "curve_charts": curve_charts(name, results, experiments),
         "usage_charts": usage_charts(name, results, experiments),
         "balance_charts": [balance_chart(name, h, split) for h in heads] if split else [],
         "confusion": confusion_counts(name, results),
         "gallery": make_gallery(name, results, content) if content else None,
         "pictures": read_pictures(experiments[0], results, name),
-    }  # fmt: skip
+    }
 
 
 def describe_source(source: str | list[str]) -> str:
@@ -258,10 +270,18 @@ def metric_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
         "verdicts": [(v, verdicts.count(v)) for v in dict.fromkeys(verdicts)],
         **{
             k: mean(r[k] for r in rows)
-            for k in ("accuracy", "ci95_low", "ci95_high", "chance", "balanced_accuracy",
-                      "balanced_ci95_low", "balanced_ci95_high", "balanced_chance")
+            for k in (
+                "accuracy",
+                "ci95_low",
+                "ci95_high",
+                "chance",
+                "balanced_accuracy",
+                "balanced_ci95_low",
+                "balanced_ci95_high",
+                "balanced_chance",
+            )
         },
-    }  # fmt: skip
+    }
 
 
 def cost_row(experiment: str, results: Results) -> dict[str, Any]:
@@ -299,12 +319,15 @@ def metric_chart(name: str, head: str, results: Results, experiments: list[str])
                 continue
             base = {"experiment": e, "metric": words}
             rows += [base | {"seed": f"{r['seed']:.0f}", "value": r[key]} for r in runs_of]
-            rows.append(base | {
-                "mean": mean(r[key] for r in runs_of),
-                "low": mean(r[f"{prefix}ci95_low"] for r in runs_of),
-                "high": mean(r[f"{prefix}ci95_high"] for r in runs_of),
-                "chance": mean(r[f"{prefix}chance"] for r in runs_of),
-            })  # fmt: skip
+            rows.append(
+                base
+                | {
+                    "mean": mean(r[key] for r in runs_of),
+                    "low": mean(r[f"{prefix}ci95_low"] for r in runs_of),
+                    "high": mean(r[f"{prefix}ci95_high"] for r in runs_of),
+                    "chance": mean(r[f"{prefix}chance"] for r in runs_of),
+                }
+            )
     return charts.metric_chart(f"{name}: {head}", rows, experiments)
 
 
@@ -331,14 +354,20 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[di
         charts.curve_chart(
             f"{name}: {head or 'loss'}",
             [
-                {"experiment": e, "part": part, "epoch": epoch, "mean": round(sum(v) / len(v), 5),
-                 "low": round(min(v), 5), "high": round(max(v), 5)}
-                for (e, part, epoch), v in cells.items()
+                {
+                    "experiment": e,
+                    "part": split,
+                    "epoch": epoch,
+                    "mean": round(sum(v) / len(v), 5),
+                    "low": round(min(v), 5),
+                    "high": round(max(v), 5),
+                }
+                for (e, split, epoch), v in cells.items()
             ],
             experiments,
         )
         for head, cells in grouped.items()
-    ]  # fmt: skip
+    ]
 
 
 def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
@@ -375,7 +404,7 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
                 )
         if rows:
             out.append(charts.usage_chart(f"{name}: {title}", unit, rows, table, experiments))
-    return out  # fmt: skip
+    return out
 
 
 def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -389,7 +418,7 @@ def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, An
             {"class": c, "part": split, "items": n, "share": n / len(y)}
             for c, n in zip(classes, counts, strict=False)
         ]
-    return charts.balance_chart(f"{name}: {head}", rows, classes)  # fmt: skip
+    return charts.balance_chart(f"{name}: {head}", rows, classes)
 
 
 def confusion_counts(name: str, results: Results) -> dict[str, Any]:
@@ -429,12 +458,12 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
     `right` and `wrong`: [item, true, said, percent sure].
     """
     tiles: dict[str, Any] = {}
-    answers: dict[str, Any] = {}
+    examples: dict[str, Any] = {}
     is_table = select_split(content, 0)["X_test"].ndim != 4
     for run, m in results.metrics.items():
         path = Path(RUN.format(run)) / "predictions.pkl"
         experiment, seed = parse_run(run)
-        if m["dataset"] != name or experiment in answers or not path.exists():
+        if m["dataset"] != name or experiment in examples or not path.exists():
             continue
         predictions = load_pickle(path)
         split = select_split(content, seed)
@@ -461,8 +490,8 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                 ]
                 for i in chosen:
                     tiles.setdefault(split["names_test"][i].item(), make_tile(split["X_test"][i]))
-        answers[experiment] = of_run
-    return {"tiles": tiles, "answers": answers, "table": is_table}  # fmt: skip
+        examples[experiment] = of_run
+    return {"tiles": tiles, "answers": examples, "table": is_table}
 
 
 def read_pictures(experiment: str, results: Results, name: str) -> list[tuple[str, str]]:
@@ -503,11 +532,17 @@ def draw_pipeline(results: Results, changed: set[str]) -> dict[str, Any]:
             }.get(over, ("", [stage]))
             groups.setdefault(key, ([], names))[0].append(line)
         for key, (lines, names) in groups.items():
-            boxes.append({
-                "stage": stage, "of": key, "column": column, "lines": set(lines),
-                "x": column * (width + gap) + 1, "y": top + round(sum(lines) / len(lines) * 52),
-                **stage_state(names, done, changed),
-            })  # fmt: skip
+            boxes.append(
+                {
+                    "stage": stage,
+                    "of": key,
+                    "column": column,
+                    "lines": set(lines),
+                    "x": column * (width + gap) + 1,
+                    "y": top + round(sum(lines) / len(lines) * 52),
+                    **stage_state(names, done, changed),
+                }
+            )
     edges = [
         (a["x"] + width, a["y"] + height / 2, b["x"], b["y"] + height / 2)
         for a in boxes
@@ -549,18 +584,24 @@ def list_identities(results: Results) -> list[dict[str, Any]]:
     for run in results.runs:
         rows = results.of(run=run)
         md5, locked = rows[0]["md5"], results.lock.get(METRICS.format(run))
-        out.append({
-            "run": run,
-            "wandb": results.ids[run],
-            "md5": md5,
-            "agrees": None if locked is None else locked == md5,
-            "outputs": [(folder.format(run), results.lock.get(folder.format(run)))
-                        for folder in (RUN, EVALUATION)],
-            "made": {k: results.provenance[run].get(k) for k in ("commit", "uncommitted")}
-            | {"processor": provenance.name_processor(results.provenance[run].get("processor"))},
-            "recorded": bool(results.samples[run]),
-            "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
-        })  # fmt: skip
+        out.append(
+            {
+                "run": run,
+                "wandb": results.ids[run],
+                "md5": md5,
+                "agrees": None if locked is None else locked == md5,
+                "outputs": [
+                    (folder.format(run), results.lock.get(folder.format(run)))
+                    for folder in (RUN, EVALUATION)
+                ],
+                "made": {k: results.provenance[run].get(k) for k in ("commit", "uncommitted")}
+                | {
+                    "processor": provenance.name_processor(results.provenance[run].get("processor"))
+                },
+                "recorded": bool(results.samples[run]),
+                "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
+            }
+        )
     return out
 
 

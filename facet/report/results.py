@@ -91,8 +91,8 @@ class Results:
             )
         self.runs = list(dict.fromkeys(r["run"] for r in self.rows))
         self.experiments = list(dict.fromkeys(r["experiment"] for r in self.rows))
-        judged = read_optional(METRICS_FOLDER / "comparisons.json")
-        self.comparisons = {n: judged[n] for n in self.parameters.comparisons if n in judged}
+        verdicts = read_optional(METRICS_FOLDER / "comparisons.json")
+        self.comparisons = {n: verdicts[n] for n in self.parameters.comparisons if n in verdicts}
         # What the comparisons were made from, to tell when it is no longer what stands here.
         compared = {r["run"]: r["md5"] for r in old}
         self.newer = {

@@ -44,8 +44,9 @@ def measure_errors(
             continue
         cell, change = changes[rng.integers(len(changes))]
         moved = here | {cell: {s: v + change for s, v in here[cell].items()}}
-        verdicts = {(j.experiment, j.head, j.metric): j.verdict
-                    for j in judge(committed, moved, items)}  # fmt: skip
+        verdicts = {
+            (j.experiment, j.head, j.metric): j.verdict for j in judge(committed, moved, items)
+        }
         found += verdicts[cell] == "differs"
         changed += 1
     return alarms / reviews, found / changed
@@ -81,13 +82,13 @@ def simulate_seeds(table: Table, items: dict[Cell, float], seeds: int) -> Draw:
         sides: tuple[Table, Table] = ({}, {})
         for side in sides:
             shared = {cell[0]: rng.normal(size=seeds) for cell in table}
-            luck = {
+            noise = {
                 cell[:2]: (shared[cell[0]] + rng.normal(size=seeds)) / np.sqrt(2) for cell in table
             }
             for cell, values in table.items():
                 n, share = items[cell], float(np.mean(list(values.values())))
                 spread = factor[cell[:2]] * np.sqrt(share * (1 - share) / n)
-                drawn = np.rint((share + spread * luck[cell[:2]]) * n) / n
+                drawn = np.rint((share + spread * noise[cell[:2]]) * n) / n
                 side[cell] = dict(enumerate(drawn.clip(0, 1).tolist()))
         return sides
 
@@ -97,14 +98,14 @@ def simulate_seeds(table: Table, items: dict[Cell, float], seeds: int) -> Draw:
 def calibrate(table: Path, seeds: int, reviews: int) -> None:
     """Print how many honest reviews are called inconsistent, and how many changes are found."""
     rows = read_csv(table)
-    figures, items = read_metrics(rows), count_items(rows)
+    metrics, items = read_metrics(rows), count_items(rows)
     for name, draw in (
-        ("other seeds as another processor", draw_seeds(figures, seeds)),
-        ("simulated trainings", simulate_seeds(figures, items, seeds)),
+        ("other seeds as another processor", draw_seeds(metrics, seeds)),
+        ("simulated trainings", simulate_seeds(metrics, items, seeds)),
     ):
         alarms, found = measure_errors(draw, items, reviews, seed=0)
         print(
-            f"{name}: {reviews} reviews of {len(figures)} figures, {seeds} seeds: "
+            f"{name}: {reviews} reviews of {len(metrics)} figures, {seeds} seeds: "
             f"{alarms:.2%} of honest ones inconsistent (at most {FALSE_ALARM:.0%} wanted), "
             f"{found:.1%} of smallest changes found (at least {POWER:.0%} stated)"
         )

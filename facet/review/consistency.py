@@ -109,7 +109,7 @@ def judge(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) -> lis
             out.append(Judgement(*cell, differences, None, None, {}, None, "not judged"))
             continue
         share = MAIN_SHARE / main if cell[2] == MAIN_METRIC else (1 - MAIN_SHARE) / others
-        far = t_quantile(BUDGET * share / 2, spread.freedom)
+        far = t_quantile(BUDGET * share / 2, spread.degrees)
         # The committed run and this one, each with its luck.
         error = spread.deviation * math.sqrt(2 / len(differences))
         run_limits = {}
@@ -119,7 +119,7 @@ def judge(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) -> lis
             alone = moderate_spread([rest, here[cell]], scale, prior)
             if alone is not None:
                 level = BUDGET * (1 - MAIN_SHARE) / others / 2
-                far_alone = t_quantile(level, alone.freedom)
+                far_alone = t_quantile(level, alone.degrees)
                 run_limits[seed] = far_alone * alone.deviation * math.sqrt(2)
         differs = abs(float(np.mean(list(differences.values())))) > far * error or any(
             abs(differences[s]) > limit for s, limit in run_limits.items()
@@ -131,7 +131,7 @@ def judge(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) -> lis
                 spread.deviation,
                 far * error,
                 run_limits,
-                (far + t_quantile(MISSED, spread.freedom)) * error,
+                (far + t_quantile(MISSED, spread.degrees)) * error,
                 "differs" if differs else "consistent",
             )
         )
@@ -142,7 +142,7 @@ class Spread(NamedTuple):
     """The standard deviation of a figure over trainings, a fraction, and its degrees of freedom."""
 
     deviation: float
-    freedom: float
+    degrees: float
 
 
 class Prior(NamedTuple):
@@ -152,7 +152,7 @@ class Prior(NamedTuple):
     """
 
     size: float
-    freedom: float
+    degrees: float
     most: float
 
 
@@ -163,7 +163,7 @@ def fit_prior(committed: Metrics, here: Metrics, items: Mapping[Cell, float]) ->
         for cell, n in items.items()
         if cell in committed
     ]
-    known = [(ratio, freedom) for ratio, freedom in made if freedom > 0]
+    known = [(ratio, degrees) for ratio, degrees in made if degrees > 0]
     if not known:
         return Prior(0.0, 0.0, 0.0)
     ratios, freedoms = np.array(known).T
@@ -184,9 +184,9 @@ def share_variance(committed: Mapping[int, float], n: float) -> float:
 def scale_variance(sides: Iterable[Mapping[int, float]], scale: float) -> tuple[float, float]:
     """The variance of a figure within `sides` over `scale`, and its degrees of freedom."""
     lists = [list(side.values()) for side in sides if side]
-    freedom = sum(len(side) - 1 for side in lists)
+    degrees = sum(len(side) - 1 for side in lists)
     squares = float(sum(np.var(side) * len(side) for side in lists))
-    return squares / max(freedom, 1) / scale + VARIANCE_FLOOR, float(freedom)
+    return squares / max(degrees, 1) / scale + VARIANCE_FLOOR, float(degrees)
 
 
 def moderate_spread(
@@ -195,12 +195,12 @@ def moderate_spread(
     """A figure's spread as its own runs and all other figures show it; None where nothing does."""
     if not prior.most:
         return None
-    ratio, freedom = scale_variance(sides, scale)
-    if math.isinf(prior.freedom):
+    ratio, degrees = scale_variance(sides, scale)
+    if math.isinf(prior.degrees):
         moderated = prior.size
     else:
-        moderated = (prior.freedom * prior.size + freedom * ratio) / (prior.freedom + freedom)
-    return Spread(math.sqrt(moderated * scale), min(prior.freedom + freedom, prior.most))
+        moderated = (prior.degrees * prior.size + degrees * ratio) / (prior.degrees + degrees)
+    return Spread(math.sqrt(moderated * scale), min(prior.degrees + degrees, prior.most))
 
 
 def fit_variances(
@@ -225,9 +225,9 @@ def fit_variances(
     return float(size), float(2 * prior_half)
 
 
-def t_quantile(level: float, freedom: float) -> float:
+def t_quantile(level: float, degrees: float) -> float:
     """What Student's t exceeds with a probability of `level`."""
-    return float(stats.t.isf(level, freedom))
+    return float(stats.t.isf(level, degrees))
 
 
 def exact_differences(

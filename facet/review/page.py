@@ -53,11 +53,17 @@ def render_page(review: dict[str, Any]) -> str:
         lines += markdown_table(["stage", "figure", "then", "now"], rows)
     if stages:
         rows = [
-            [n if not i else "", s["verdict"] if not i else "", out, was, "same" if was == now else
-             now or "none", s["why"] if not i else ""]
+            [
+                n if not i else "",
+                s["verdict"] if not i else "",
+                out,
+                was,
+                "same" if was == now else now or "none",
+                s["why"] if not i else "",
+            ]
             for n, s in stages.items()
             for i, (out, (was, now)) in enumerate(s["outs"].items())
-        ]  # fmt: skip
+        ]
         lines += ["## Stages", ""]
         lines += markdown_table(["stage", "verdict", "output", "dvc.lock", "here", "why"], rows)
     if review["runs"]:
@@ -81,11 +87,23 @@ def format_judgements(judgements: list[dict[str, Any]]) -> list[str]:
         if j["metric"] != MAIN_METRIC:
             continue
         numbers = [f"{x:.3f}" if x is not None else "-" for x in (j["spread"], j["limit"])]
-        found = "nothing" if j["smallest"] is None else (
-            f"{j['smallest']:.3f}" if j["smallest"] < 1 else "nothing below 1")  # fmt: skip
+        found = (
+            "nothing"
+            if j["smallest"] is None
+            else (f"{j['smallest']:.3f}" if j["smallest"] < 1 else "nothing below 1")
+        )
         mean = sum(j["differences"].values()) / len(j["differences"])
-        rows.append([j["experiment"], j["head"], len(j["differences"]), f"{mean:+.3f}", *numbers,
-                     found, j["verdict"]])  # fmt: skip
+        rows.append(
+            [
+                j["experiment"],
+                j["head"],
+                len(j["differences"]),
+                f"{mean:+.3f}",
+                *numbers,
+                found,
+                j["verdict"],
+            ]
+        )
     return [
         "## Figures",
         "",
@@ -95,6 +113,8 @@ def format_judgements(judgements: list[dict[str, Any]]) -> list[str]:
         f"smallest change that would have been found with {consistency.POWER:.0%}: few seeds and "
         "few test items find little. review.json has the accuracies and single runs too.",
         "",
-        *markdown_table(["experiment", "head", "seeds", "difference", "spread", "limit", "found",
-                         "verdict"], rows),
-    ]  # fmt: skip
+        *markdown_table(
+            ["experiment", "head", "seeds", "difference", "spread", "limit", "found", "verdict"],
+            rows,
+        ),
+    ]

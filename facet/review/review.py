@@ -29,7 +29,7 @@ from facet.review.rerun import (
     run_pipeline,
 )
 from facet.review.verdict import (
-    Judged,
+    JudgedRuns,
     Verdict,
     conclude,
     fill_metrics,
@@ -105,14 +105,14 @@ def review_commit(
         manifests = read_manifests(root, subject.lock, subject.scope)
         findings = static_checks(subject, quick)
         verdicts: dict[str, Verdict] = {}
-        judged = Judged()
+        judged_runs = JudgedRuns()
         versions: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
             folder = Path(env).absolute() if env else make_environment(root, clone)
             versions = installed_packages(folder)
-            more, verdicts, judged = rerun(subject, folder, versions, jobs, wandb, manifests)
+            more, verdicts, judged_runs = rerun(subject, folder, versions, jobs, wandb, manifests)
             findings += more
-    verdict, reason = conclude(findings, verdicts, judged, quick)
+    verdict, reason = conclude(findings, verdicts, judged_runs, quick)
     review: dict[str, Any] = {
         "commit": sha,
         "verdict": verdict,
@@ -120,13 +120,14 @@ def review_commit(
         "reviewer": git_user(),
         "when": utc_now(),
         "machine": describe_machine(),
-        "processor": judged.processor,
+        "processor": judged_runs.processor,
         "versions": {k: versions[k] for k in ("python", *PACKAGES) if k in versions},
         "scope": run or "all stages",
         "ran": bool(verdicts),
-        "bytes": "promised to be the same" if judged.processor.get("same_bytes") else
-        "not promised to be the same: figures are judged by statistics",
-        "judgements": [asdict(j) for j in judged.judgements],
+        "bytes": "promised to be the same"
+        if judged_runs.processor.get("same_bytes")
+        else "not promised to be the same: figures are judged by statistics",
+        "judgements": [asdict(j) for j in judged_runs.judgements],
         "findings": [asdict(f) for f in findings],
         "stages": {n: asdict(v) for n, v in verdicts.items()},
         "runs": list_runs(subject.lock, subject.scope, manifests, subject.committed),
@@ -200,14 +201,14 @@ def rerun(
     jobs: int,
     wandb: bool,
     manifests: dict[str, Any],
-) -> tuple[list[Finding], dict[str, Verdict], Judged]:
+) -> tuple[list[Finding], dict[str, Verdict], JudgedRuns]:
     """Make the stages anew with the environment `env`, which has the packages `versions`: what was
     found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.
     """
     pins = checks.read_pins((subject.clone / PACKAGE_LOCK).read_text())
     findings = checks.check_packages(versions, pins, str(env))
     if findings:
-        return findings, {}, Judged()
+        return findings, {}, JudgedRuns()
     with tempfile.TemporaryDirectory(prefix="facet-trace-") as temporary:
         notes = Path(temporary).resolve() / "notes"
         record = subject.root if wandb else None
@@ -229,10 +230,10 @@ def rerun(
         for run, m in manifests.items()
         if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
     }
-    judged = judge_metrics(verdicts, elsewhere, subject.clone, subject.committed)
-    judged.processor = next(iter(processors.values()), judged.processor)
-    mark_consistent(verdicts, subject.stages, elsewhere, judged)
-    return findings, verdicts, judged
+    judged_runs = judge_metrics(verdicts, elsewhere, subject.clone, subject.committed)
+    judged_runs.processor = next(iter(processors.values()), judged_runs.processor)
+    mark_consistent(verdicts, subject.stages, elsewhere, judged_runs)
+    return findings, verdicts, judged_runs
 
 
 def local_cache(root: Path) -> Cache:

@@ -23,15 +23,15 @@ def install(folder: str, stage: str, root: str) -> None:
     name = stage.replace("/", "%")
     notes = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     seen: set[tuple[str, str]] = set()
-    asked = 0
+    expected_reads = 0
 
-    def note(kind: str, what: str) -> None:
+    def write_note(kind: str, what: str) -> None:
         if (kind, what) not in seen:
             seen.add((kind, what))
             os.write(notes, f"{kind}\t{what}\n".encode())
 
     def opened(path: Any, flags: int) -> None:
-        nonlocal asked
+        nonlocal expected_reads
         if isinstance(path, int) or flags & (os.O_WRONLY | os.O_TRUNC | os.O_EXCL):
             return
         path = os.path.abspath(os.fsdecode(path))
@@ -40,24 +40,24 @@ def install(folder: str, stage: str, root: str) -> None:
         within = path.startswith(root + os.sep)
         if within and path == os.path.join(root, PARAMETERS):
             # `get_params` tells its keys and then reads the file once: another reading is not its.
-            asked -= 1
-            if asked < 0:
-                asked = 0
-                note("around", PARAMETERS)
+            expected_reads -= 1
+            if expected_reads < 0:
+                expected_reads = 0
+                write_note("around", PARAMETERS)
         elif within and not path.startswith(ours):
-            note("open", os.path.relpath(path, root).replace(os.sep, "/"))
+            write_note("open", os.path.relpath(path, root).replace(os.sep, "/"))
         elif not path.startswith((*ours, *SYSTEM)):
-            note("outside", path)
+            write_note("outside", path)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        nonlocal asked
+        nonlocal expected_reads
         try:
             if event == "open":
                 opened(args[0], args[2])
             elif event == "facet.ask":
-                asked += 1
+                expected_reads += 1
                 for key in args:
-                    note("ask", str(key))
+                    write_note("ask", str(key))
         except (OSError, TypeError, ValueError):
             pass  # whatever is wrong with a path, the stage is to hear it from `open`
 

@@ -67,7 +67,10 @@ def find_differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tupl
 
 
 def mark_consistent(
-    found: dict[str, Verdict], stages: dict[str, Stage], elsewhere: set[str], judged: "Judged"
+    found: dict[str, Verdict],
+    stages: dict[str, Stage],
+    elsewhere: set[str],
+    judged_runs: "JudgedRuns",
 ) -> None:
     """Mark as `consistent` what differs in bytes alone: stages of which each run that they reach
     was made `elsewhere`, where bytes may differ, and has figures consistent with the committed.
@@ -79,7 +82,7 @@ def mark_consistent(
         for n in ends
         if found[n].verdict != "not made"
         and n.partition("@")[2] in elsewhere
-        and n.partition("@")[2] in judged.consistent_runs
+        and n.partition("@")[2] in judged_runs.consistent_runs
     }
     for name, verdict in found.items():
         # The runs that it leads to, or that lead to it.
@@ -90,7 +93,7 @@ def mark_consistent(
 
 
 @dataclass
-class Judged:
+class JudgedRuns:
     """The figures made again, judged: what was found, and the runs of which nothing differs.
 
     `processor` is the one that the runs were made on, as their manifests describe it.
@@ -104,16 +107,19 @@ class Judged:
 
 def judge_metrics(
     found: dict[str, Verdict], elsewhere: set[str], clone: Path, committed: dict[str, str]
-) -> Judged:
+) -> JudgedRuns:
     """Judge the figures of the runs made `elsewhere` by those that metrics/runs.csv has in git."""
-    runs = [n.partition("@")[2] for n, v in found.items()
-            if n.startswith("evaluate@") and v.verdict != "not made"]  # fmt: skip
+    runs = [
+        n.partition("@")[2]
+        for n, v in found.items()
+        if n.startswith("evaluate@") and v.verdict != "not made"
+    ]
     if not elsewhere or all(v.verdict == "identical" for v in found.values()):
-        return Judged()
+        return JudgedRuns()
     was = list(csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))))
     needed = ("run", "experiment", "seed", "head", *METRIC_NAMES, *consistency.EXACT_METRICS)
     if lacking := [k for k in needed if not was or k not in was[0]]:
-        return Judged(exact=[f"metrics/runs.csv in git has no {lacking[0]} to judge by"])
+        return JudgedRuns(exact=[f"metrics/runs.csv in git has no {lacking[0]} to judge by"])
     here = [row for run in runs if run in elsewhere for row in head_rows(run, clone)]
     exact = consistency.exact_differences(was, here)
     judgements = consistency.judge(
@@ -121,11 +127,15 @@ def judge_metrics(
         consistency.read_metrics(here),
         consistency.count_items([*was, *here]),
     )
-    doubtful = {f"{j.experiment}-{s}" for j in judgements if j.verdict != "consistent"
-                for s in j.differences} | {e.partition(":")[0] for e in exact}  # fmt: skip
+    doubtful = {
+        f"{j.experiment}-{s}"
+        for j in judgements
+        if j.verdict != "consistent"
+        for s in j.differences
+    } | {e.partition(":")[0] for e in exact}
     # Of heads that are not applicable there is no figure to be judged.
     known = {f"{j.experiment}-{s}" for j in judgements for s in j.differences}
-    return Judged(judgements=judgements, exact=exact, consistent_runs=known - doubtful)
+    return JudgedRuns(judgements=judgements, exact=exact, consistent_runs=known - doubtful)
 
 
 def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
@@ -203,7 +213,7 @@ def fill_metrics(
 
 
 def conclude(
-    findings: list[Finding], found: dict[str, Verdict], judged: Judged, quick: bool
+    findings: list[Finding], found: dict[str, Verdict], judged_runs: JudgedRuns, quick: bool
 ) -> tuple[str, str]:
     """The verdict on the whole, and why in a sentence."""
     refusals = [f for f in findings if f.severity == "refuse"]
@@ -214,20 +224,20 @@ def conclude(
         reason = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
         if changed := next((v.metrics for v in bad.values() if largest_change(v.metrics)), None):
             reason += f"; {largest_change(changed)}"
-        if judged.exact:
-            return "does not hold", f"{reason}; {judged.exact[0]}."
-        if differing := [j for j in judged.judgements if j.verdict == "differs"]:
+        if judged_runs.exact:
+            return "does not hold", f"{reason}; {judged_runs.exact[0]}."
+        if differing := [j for j in judged_runs.judgements if j.verdict == "differs"]:
             j = max(differing, key=lambda j: abs(j.mean) / (j.limit or 1))
             return "does not hold", (
                 f"{reason}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, "
                 f"which the luck of training does not explain (limit {j.limit:.3f})."
             )
-        if any(j.verdict == "not judged" for j in judged.judgements):
+        if any(j.verdict == "not judged" for j in judged_runs.judgements):
             reason += (
                 "; equal bytes are not promised here, and one seed shows no luck of training: "
             )
             return "does not hold", f"{reason}review on x86-64 with AVX2, or add seeds."
-        if not judged.processor.get("same_bytes"):
+        if not judged_runs.processor.get("same_bytes"):
             reason += (
                 "; equal bytes are not promised here, and only runs can be judged without them"
             )
@@ -245,7 +255,7 @@ def conclude(
     reason = f"{same} of {len(found)} stages came out identical"
     if same == len(found):
         return "holds", f"{reason}."
-    runs = len({(j.experiment, s) for j in judged.judgements for s in j.differences})
+    runs = len({(j.experiment, s) for j in judged_runs.judgements for s in j.differences})
     return "consistent", (
         f"{reason}; equal bytes are not promised here, and the figures of {runs} runs differ from "
         "the committed ones by no more than the luck of training (an honest repeat is said to "

@@ -84,7 +84,7 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
     def lines(title: str, *metrics: str, x: str = "epoch", spread: str = "stddev") -> Any:
         return wr.LinePlot(
             title=title, x=x, y=list(metrics), groupby_rangefunc=spread, **by_experiment
-        )  # fmt: skip
+        )
 
     def system(*metrics: str) -> list[Any]:
         # Over seconds: the machine's samples know no epoch.
@@ -116,20 +116,28 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
     ]
     sections = [section(name, c) for name, c in parameters.comparisons.items()]
     sections += [
-        ws.Section(name="verdicts", panels=[
-            wr.WeavePanelSummaryTable(table_name="comparisons"),
-            wr.WeavePanelSummaryTable(table_name="runs"),
-        ], is_open=True),
-        ws.Section(name="loss", panels=[
-            lines("validation loss", "validation/loss"), lines("training loss", "train/loss"),
-            lines("learning rate", "learning_rate"),
-            lines("items per second", "items_per_second"),
-        ]),
+        ws.Section(
+            name="verdicts",
+            panels=[
+                wr.WeavePanelSummaryTable(table_name="comparisons"),
+                wr.WeavePanelSummaryTable(table_name="runs"),
+            ],
+            is_open=True,
+        ),
+        ws.Section(
+            name="loss",
+            panels=[
+                lines("validation loss", "validation/loss"),
+                lines("training loss", "train/loss"),
+                lines("learning rate", "learning_rate"),
+                lines("items per second", "items_per_second"),
+            ],
+        ),
         ws.Section(name="machine", panels=system(CPU, MEMORY, DISK, GPU)),
         ws.Section(name="confusion and galleries", panels=pictures),
         ws.Section(name="answers", panels=[wr.WeavePanelSummaryTable(table_name="answers")]),
         ws.Section(name="runs side by side", panels=[wr.RunComparer(diff_only="split")]),
-    ]  # fmt: skip
+    ]
     made = ws.Workspace(
         name="Facet",
         entity=entity,

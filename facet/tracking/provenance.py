@@ -19,12 +19,41 @@ from facet.processor import LIMITS, cpu_fields, same_bytes
 from facet.storage import file_sha256, md5, write_json
 
 # What computes or stores; requirements.lock, whose hash is among the inputs, names all.
-PACKAGES = ("dvc", "keras", "numpy", "pandas", "pillow", "scipy", "scikit-learn", "tensorflow",
-            "wandb")  # fmt: skip
+PACKAGES = (
+    "dvc",
+    "keras",
+    "numpy",
+    "pandas",
+    "pillow",
+    "scipy",
+    "scikit-learn",
+    "tensorflow",
+    "wandb",
+)
 # What can change a byte, or tell two processors of one name apart.
-PROCESSOR_FLAGS = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw",
-        "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
-        "asimd", "asimdhp", "sve", "sve2", "bf16", "i8mm")  # fmt: skip
+PROCESSOR_FLAGS = (
+    "sse4_2",
+    "avx",
+    "f16c",
+    "fma",
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512vl",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimdhp",
+    "sve",
+    "sve2",
+    "bf16",
+    "i8mm",
+)
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 

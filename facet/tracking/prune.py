@@ -31,8 +31,9 @@ def remove_uploaded(folder: Path) -> tuple[int, int]:
     """Remove the folders of uploaded runs; returns how many, and how many stay."""
     files = records.record_files(folder)
     uploaded = [f for f in files if f.with_name(f.name + ".synced").exists()]
-    keep = set().union(*(files_needed(r) for f in files if f not in uploaded
-                         if (r := sync.read_recorded(f))))  # fmt: skip
+    keep = set().union(
+        *(files_needed(r) for f in files if f not in uploaded if (r := sync.read_recorded(f)))
+    )
     for file in uploaded:
         if not (file.parent / wandb_run.JOINED).exists():
             with (folder / wandb_run.PRUNED).open("a") as known:  # a repeat needs another id

@@ -97,8 +97,9 @@ def summarise(rows: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str
         out[f"test/{head}/verdict"] = m["verdict"]
         for key in ("ci95", "balanced_ci95"):
             if m[key]:
-                out |= dict(zip((f"test/{head}/{key}_low", f"test/{head}/{key}_high"), m[key],
-                                strict=True))  # fmt: skip
+                out |= dict(
+                    zip((f"test/{head}/{key}_low", f"test/{head}/{key}_high"), m[key], strict=True)
+                )
     keys = ("n_train", "n_validation", "n_test", "parameters", "multiply_adds")
     return out | {k: metrics[k] for k in keys} | {"warnings": len(metrics["warnings"])}
 
@@ -141,10 +142,24 @@ def record_comparisons() -> RunRecord:
     files = (COMPARISONS_FILE, RUNS_TABLE, CURVES_TABLE)
     verdicts = read_json(COMPARISONS_FILE)
     runs, curves = read_csv(RUNS_TABLE), read_csv(CURVES_TABLE)
-    keys = ("baseline", "candidate", "head", "metric", "baseline_mean", "candidate_mean",
-            "difference", "ci95", "p_value", "verdict", "seeds_needed", "covers")  # fmt: skip
-    cells = [[name, *(c[k] if k != "ci95" else format_interval(c[k]) for k in keys)]
-             for name, c in verdicts.items()]  # fmt: skip
+    keys = (
+        "baseline",
+        "candidate",
+        "head",
+        "metric",
+        "baseline_mean",
+        "candidate_mean",
+        "difference",
+        "ci95",
+        "p_value",
+        "verdict",
+        "seeds_needed",
+        "covers",
+    )
+    cells = [
+        [name, *(c[k] if k != "ci95" else format_interval(c[k]) for k in keys)]
+        for name, c in verdicts.items()
+    ]
     table = [[parse_cell(v) for v in row.values()] for row in runs]
     plots = {f"curves/{name}": plot_comparison(name, c, curves) for name, c in verdicts.items()}
     return RunRecord(
@@ -181,15 +196,15 @@ def parse_cell(text: str) -> Any:
 def plot_comparison(name: str, comparison: dict[str, Any], curves: list[dict[str, str]]) -> Plot:
     """Both experiments' accuracy on a comparison's head by epoch, a mean over seeds."""
     head, lines = comparison["head"], {}
-    for part in ("training", "validation"):
+    for split in ("training", "validation"):
         for experiment in (comparison["baseline"], comparison["candidate"]):
             found: dict[float, list[float]] = defaultdict(list)
             for row in curves:
-                if (row["experiment"], row["head"], row["part"]) == (experiment, head, part):
+                if (row["experiment"], row["head"], row["part"]) == (experiment, head, split):
                     found[float(row["epoch"])].append(float(row["value"]))
             if found:
                 means = [float(np.mean(v)) for v in found.values()]
-                lines[f"{experiment}, {part}"] = (list(found), means)
+                lines[f"{experiment}, {split}"] = (list(found), means)
     return Plot(f"{name}: accuracy on {head}, mean over seeds", "epoch", lines)
 
 

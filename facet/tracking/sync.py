@@ -80,7 +80,7 @@ class Recorded:
         return self.file.with_name(self.file.name + ".synced")
 
     @property
-    def asked(self) -> bool:
+    def answered(self) -> bool:
         """Whether some of it may be on the server already."""
         offline = self.file.parent.name.startswith("offline-")
         return not offline or self.file.with_name(self.file.name + ".syncstate").exists()
@@ -222,7 +222,7 @@ def find_lacking(run: list[Recorded]) -> str:
 def upload_run(run: list[Recorded]) -> str:
     """Upload all folders of one run; returns what went wrong, empty if all of it arrived."""
     # Cut off after the last byte, or told online, all of it may be there.
-    arrived = all(recorded.asked for recorded in run) and not find_lacking(run)
+    arrived = all(recorded.answered for recorded in run) and not find_lacking(run)
     problem = "" if arrived else call_wandb_sync(run) or find_lacking(run)
     for recorded in run:
         recorded.marker.unlink(missing_ok=True) if problem else recorded.marker.touch()
@@ -232,11 +232,15 @@ def upload_run(run: list[Recorded]) -> str:
 def call_wandb_sync(run: list[Recorded]) -> str:
     """Call `wandb sync`; returns what it says went wrong. Ends by itself."""
     settings = {
-        "WANDB_MODE": "online", "WANDB_SILENT": "false", "WANDB_QUIET": "false",
-        "WANDB_X_GRAPHQL_RETRY_MAX": "2", "WANDB_X_FILE_STREAM_RETRY_MAX": "2",
-        "WANDB_X_FILE_TRANSFER_RETRY_MAX": "2", "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": "10",
+        "WANDB_MODE": "online",
+        "WANDB_SILENT": "false",
+        "WANDB_QUIET": "false",
+        "WANDB_X_GRAPHQL_RETRY_MAX": "2",
+        "WANDB_X_FILE_STREAM_RETRY_MAX": "2",
+        "WANDB_X_FILE_TRANSFER_RETRY_MAX": "2",
+        "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": "10",
         "WANDB_X_FILE_STREAM_TIMEOUT_SECONDS": "10",
-    }  # fmt: skip
+    }
     words = [sys.executable, "-m", "wandb", "sync", "--include-online"]
     process = subprocess.Popen(
         [*words, *(str(recorded.file.parent) for recorded in run)],

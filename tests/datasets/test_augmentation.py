@@ -17,12 +17,12 @@ def content(n: int = 12) -> dict[str, Any]:
         "classes_eyes": np.array(["open", "shut"]),
         "about": {"heads": ["pose", "eyes"]},
     }
-    for part in ("train", "validation", "test"):
-        out[f"X_{part}"] = rng.random((n, 6, 5, 1)).astype("float32")
-        out[f"names_{part}"] = np.array([f"{part}{i}" for i in range(n)])
-        out[f"groups_{part}"] = out[f"names_{part}"]
-        out[f"y_{part}_pose"] = np.arange(n) % 3
-        out[f"y_{part}_eyes"] = np.arange(n) % 2
+    for split in ("train", "validation", "test"):
+        out[f"X_{split}"] = rng.random((n, 6, 5, 1)).astype("float32")
+        out[f"names_{split}"] = np.array([f"{split}{i}" for i in range(n)])
+        out[f"groups_{split}"] = out[f"names_{split}"]
+        out[f"y_{split}_pose"] = np.arange(n) % 3
+        out[f"y_{split}_eyes"] = np.arange(n) % 2
     return out
 
 
@@ -65,9 +65,11 @@ def test_an_image_is_changed_the_same_whatever_the_order_or_batch() -> None:
     before, how = content(300), Augment.model_validate(ALL | {"flip": FLIP})
     whole = augment(before, how)
     order = np.random.default_rng(1).permutation(300)[:77]
-    part = {k: v[order] if k.endswith(("_train", "train_pose", "train_eyes")) else v
-            for k, v in before.items()}  # fmt: skip
-    few = augment(part, how)
+    split = {
+        k: v[order] if k.endswith(("_train", "train_pose", "train_eyes")) else v
+        for k, v in before.items()
+    }
+    few = augment(split, how)
     for copy in range(3):
         np.testing.assert_array_equal(
             few["X_train"][copy * 77 : copy * 77 + 77], whole["X_train"][copy * 300 + order]
@@ -94,8 +96,10 @@ def test_warps_go_where_they_should() -> None:
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="lft is not a class"):
-        augment(content(), Augment.model_validate(
-            {"copies": 2, "flip": {"swap": {"pose": ["lft", "right"]}}}))  # fmt: skip
+        augment(
+            content(),
+            Augment.model_validate({"copies": 2, "flip": {"swap": {"pose": ["lft", "right"]}}}),
+        )
     table = content() | {"X_train": np.zeros((12, 3), "float32")}
     with pytest.raises(InputError, match="only images can be augmented"):
         augment(table, Augment(copies=2))

@@ -28,9 +28,17 @@ def test_images_of_one_shape_are_stacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "shape"),
-    [("1", (5, 4)), ("L", (5, 4)), ("LA", (5, 4, 2)), ("P", (5, 4, 3)), ("RGB", (5, 4, 3)),
-     ("RGBA", (5, 4, 4)), ("I;16", (5, 4)), ("CMYK", (5, 4, 3))],
-)  # fmt: skip
+    [
+        ("1", (5, 4)),
+        ("L", (5, 4)),
+        ("LA", (5, 4, 2)),
+        ("P", (5, 4, 3)),
+        ("RGB", (5, 4, 3)),
+        ("RGBA", (5, 4, 4)),
+        ("I;16", (5, 4)),
+        ("CMYK", (5, 4, 3)),
+    ],
+)
 def test_every_mode_becomes_eight_bits(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
     path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
     Image.new(mode, (4, 5), 1).save(path)
@@ -51,13 +59,13 @@ def test_broken_images_are_refused_by_name(tmp_path: Path) -> None:
     draw_faces(tmp_path)
     victim = sorted((tmp_path / "images").iterdir())[2]
     whole = victim.read_bytes()
-    for content, said in (
+    for content, message in (
         (b"not an image", "not an image"),
         (whole[: len(whole) // 2], victim.name),
         (b"", "not an image"),
     ):
         victim.write_bytes(content)
-        with pytest.raises(InputError, match=f"{victim.name}: .*{said}|{said}"):
+        with pytest.raises(InputError, match=f"{victim.name}: .*{message}|{message}"):
             decode.decode_items(tmp_path)
 
 
@@ -89,9 +97,9 @@ def test_arrays_keep_their_own_split(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arrays_are_refused(
-    tmp_path: Path, changes: dict[str, np.ndarray | None], said: str
+    tmp_path: Path, changes: dict[str, np.ndarray | None], message: str
 ) -> None:
-    with pytest.raises(InputError, match=f"d.npz: .*{said}"):
+    with pytest.raises(InputError, match=f"d.npz: .*{message}"):
         decode.read_arrays(npz(tmp_path / "d.npz", **changes))
 
 
@@ -113,9 +121,9 @@ def test_tables_follow_each_other(tmp_path: Path) -> None:
         ("a,b\n1,2\n3\n", "row 2 has no b"),
     ],
 )
-def test_bad_tables_are_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_bad_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(InputError, match=f"t.csv: .*{said}"):
+    with pytest.raises(InputError, match=f"t.csv: .*{message}"):
         decode.decode_items(tmp_path)
 
 

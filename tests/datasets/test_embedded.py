@@ -85,8 +85,18 @@ def test_index_and_images_agree(raw: Path, name: str, count: int) -> None:
 def test_faces_have_the_real_names(raw: Path) -> None:
     labels = [name.removesuffix(".png").split("_") for name in listed(raw / "faces")]
     users, poses, expressions, eyes = (Counter(column) for column in zip(*labels, strict=True))
-    fewer = {"choon": 31, "danieln": 31, "glickman": 30, "karyadi": 31, "kawamura": 31,
-             "megak": 30, "mitchell": 28, "phoebe": 31, "sz24": 31, "tammo": 30}  # fmt: skip
+    fewer = {
+        "choon": 31,
+        "danieln": 31,
+        "glickman": 30,
+        "karyadi": 31,
+        "kawamura": 31,
+        "megak": 30,
+        "mitchell": 28,
+        "phoebe": 31,
+        "sz24": 31,
+        "tammo": 30,
+    }
     assert users == {userid: fewer.get(userid, 32) for userid in faces.PEOPLE}
     assert len(users) == 20
     assert set(poses) == {"left", "right", "straight", "up"}
@@ -119,9 +129,11 @@ def test_digits_are_laid_out_as_keras_does(raw: Path) -> None:
     with np.load(raw / "digits" / "digits.npz") as stored:
         digits = dict(stored)
     assert {name: (a.shape, a.dtype.name) for name, a in digits.items()} == {
-        "x_train": ((1347, 8, 8), "uint8"), "y_train": ((1347,), "uint8"),
-        "x_test": ((450, 8, 8), "uint8"), "y_test": ((450,), "uint8"),
-    }  # fmt: skip
+        "x_train": ((1347, 8, 8), "uint8"),
+        "y_train": ((1347,), "uint8"),
+        "x_test": ((450, 8, 8), "uint8"),
+        "y_test": ((450,), "uint8"),
+    }
     assert (digits["x_train"].min(), digits["x_train"].max()) == (0, 255)
     assert set(digits["y_test"]) == set(range(10))
 

@@ -95,12 +95,15 @@ def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> Non
         path = tmp_path / "images" / name
         image = Image.open(path)
         image.resize((4, 4)).save(path.with_name(f"{path.stem}_2.png"))
-    changes = {"read": {"parts": ["userid", "pose", "expression", "eyes"],
-                        "optional_parts": ["scale"]},
-               "split": {"by": "random"}}  # fmt: skip
+    changes = {
+        "read": {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]},
+        "split": {"by": "random"},
+    }
     content = normalise(decode.decode_items(tmp_path), "faces", spec(**changes))
-    photo = [{n.removesuffix(".png").removesuffix("_2") for n in content[f"names_{p}"].tolist()}
-             for p in SPLITS]  # fmt: skip
+    photo = [
+        {n.removesuffix(".png").removesuffix("_2") for n in content[f"names_{p}"].tolist()}
+        for p in SPLITS
+    ]
     assert sum(map(len, photo)) == len(set.union(*photo)) == 64
 
 
@@ -118,8 +121,8 @@ def test_bins_take_numbers_or_their_own_names() -> None:
     assert classes.tolist() == ["bad", "ok"]
     assert y.tolist() == [0, 1, 1]
     assert make_labels("h", head, {"q": np.array(["ok", "bad"])})[1].tolist() == [1, 0]
-    for values, said in (([9.0, 3], "9 falls into none"), (["good", "bad"], "good is neither")):
-        with pytest.raises(InputError, match=said):
+    for values, message in (([9.0, 3], "9 falls into none"), (["good", "bad"], "good is neither")):
+        with pytest.raises(InputError, match=message):
             make_labels("h", head, {"q": np.array(values)})
     with pytest.raises(InputError, match=r"no column q.*did you mean qq"):
         make_labels("h", head, {"qq": np.array([3.0])})
@@ -129,8 +132,10 @@ def test_bins_take_numbers_or_their_own_names() -> None:
 
 def test_classes_that_are_numbers_are_in_their_order() -> None:
     assert make_labels("h", Head(column="y"), {"y": np.array(["10", "9", "2"])})[0].tolist() == [
-        "2", "9", "10",
-    ]  # fmt: skip
+        "2",
+        "9",
+        "10",
+    ]
 
 
 def wine(n: int = 60) -> dict[str, Any]:
@@ -144,9 +149,13 @@ def wine(n: int = 60) -> dict[str, Any]:
 
 
 TABLE = {
-    "size": None, "read": {}, "heads": {"color": {"column": "color"}}, "group": {},
-    "split": {"by": "random", "test": 0.3, "validation": 0.2}, "augment": {},
-}  # fmt: skip
+    "size": None,
+    "read": {},
+    "heads": {"color": {"column": "color"}},
+    "group": {},
+    "split": {"by": "random", "test": 0.3, "validation": 0.2},
+    "augment": {},
+}
 
 
 def test_a_table_is_standardised_on_its_training_part_and_repeats_stay_on_one_side() -> None:
@@ -188,8 +197,14 @@ def test_the_datas_own_test_part_stays(tmp_path: Path) -> None:
         "pixels": {"4x4": pixels},
         "rows": {"4x4": np.arange(50)},
     }
-    own = {"size": [4, 4], "read": {}, "heads": {"digit": {"column": "y"}}, "group": {},
-           "split": {"by": "own", "validation": 0.2}, "augment": {}}  # fmt: skip
+    own = {
+        "size": [4, 4],
+        "read": {},
+        "heads": {"digit": {"column": "y"}},
+        "group": {},
+        "split": {"by": "own", "validation": 0.2},
+        "augment": {},
+    }
     content = normalise(items, "digits", spec(**own))
     assert content["names_test"].tolist() == [f"n{i}" for i in range(40, 50)]
     assert len(content["X_validation"]) == 10
@@ -213,13 +228,13 @@ def test_groups_are_dealt_whole_and_about_in_the_wanted_shares(
     )
     groups = connected_groups(keys)
     wanted = {"train": 0.6 * n, "validation": 0.15 * n, "test": 0.25 * n}
-    part = stratified_group_split(groups, labels, wanted, seed)
+    split = stratified_group_split(groups, labels, wanted, seed)
     for g in set(groups.tolist()):
-        assert len(set(part[groups == g].tolist())) == 1
+        assert len(set(split[groups == g].tolist())) == 1
     largest = np.bincount(groups).max()
     for p, w in wanted.items():
-        assert abs((part == p).sum() - w) <= 4 * heads * largest + 4
-    assert (part == stratified_group_split(groups, labels, wanted, seed)).all()
+        assert abs((split == p).sum() - w) <= 4 * heads * largest + 4
+    assert (split == stratified_group_split(groups, labels, wanted, seed)).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=30))
@@ -261,9 +276,14 @@ def test_transparency_has_an_explicit_rule(rule: str, value: int | None) -> None
 
 @pytest.mark.parametrize(
     "operation",
-    [{"crop": [1, 1, 7, 8]}, {"rotate": 90.0}, {"transpose": "flip_left_right"},
-     {"filter": "blur"}, {"spread": 2}],
-)  # fmt: skip
+    [
+        {"crop": [1, 1, 7, 8]},
+        {"rotate": 90.0},
+        {"transpose": "flip_left_right"},
+        {"filter": "blur"},
+        {"spread": 2},
+    ],
+)
 def test_operations_do_what_pillow_does(operation: dict[str, Any]) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (8, 8)).astype("uint8")
     image = Image.fromarray(pixels)

@@ -72,10 +72,10 @@ def test_a_download_cut_off_goes_on_where_it_was(tmp_path: Path, serve: Any) -> 
         ("files\na.exe\n", "no ending of a known kind"),
     ],
 )
-def test_a_bad_index_is_refused(tmp_path: Path, index: str, said: str) -> None:
+def test_a_bad_index_is_refused(tmp_path: Path, index: str, message: str) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/files_list.csv").write_text(index)
-    with pytest.raises(InputError, match=f"files_list.csv: .*{said}"):
+    with pytest.raises(InputError, match=f"files_list.csv: .*{message}"):
         fetch((tmp_path / "source").as_uri(), tmp_path)
 
 
@@ -96,8 +96,8 @@ def test_a_missing_file_is_named(tmp_path: Path, serve: Any) -> None:
         ("file:///nowhere/x.csv#sha256=12", "64 hexadecimal digits"),
     ],
 )
-def test_an_unusable_source_is_refused(tmp_path: Path, source: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_unusable_source_is_refused(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         fetch(source, tmp_path)
 
 

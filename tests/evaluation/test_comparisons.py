@@ -28,22 +28,48 @@ def write(run: str, share: float, names: str = "n", verdict: str = "above chance
     predicted = np.where(rng.random(N) < share, y, (y + 1) % 4)
     items = np.array([f"{names}{i:03d}" for i in range(N)])
     Path(RUN.format(run)).mkdir(parents=True)
-    save_pickle(f"{RUN.format(run)}/predictions.pkl", {
-        "pose_test": np.eye(4, dtype="float32")[predicted], "pose_truth": y,
-        "names_test": items, "groups_test": items})  # fmt: skip
+    save_pickle(
+        f"{RUN.format(run)}/predictions.pkl",
+        {
+            "pose_test": np.eye(4, dtype="float32")[predicted],
+            "pose_truth": y,
+            "names_test": items,
+            "groups_test": items,
+        },
+    )
     Path(f"{RUN.format(run)}/history.csv").write_text(
         "epoch,learning_rate,loss,pose_accuracy,val_loss,val_pose_accuracy\n1,0.1,2,0.5,3,0.25\n"
     )
     right = int((predicted == y).sum())
-    head = {"classes": list("abcd"), "accuracy": right / N, "ci95": [0.1, 0.9],
-            "balanced_accuracy": right / N, "balanced_ci95": [0.1, 0.9], "chance": 0.25,
-            "balanced_chance": 0.25, "correct": right, "wrong": N - right, "confusion": [],
-            "verdict": verdict}  # fmt: skip
-    write_json(METRICS.format(run), {
-        "experiment": experiment, "dataset": "faces", "seed": int(seed), "n_train": 360,
-        "n_test": N, "parameters": 10 * (2 if experiment == "dropped" else 1), "epochs": 1,
-        "multiply_adds": 5, "warnings": [], "wandb": {"id": run},
-        "heads": {"pose": head}})  # fmt: skip
+    head = {
+        "classes": list("abcd"),
+        "accuracy": right / N,
+        "ci95": [0.1, 0.9],
+        "balanced_accuracy": right / N,
+        "balanced_ci95": [0.1, 0.9],
+        "chance": 0.25,
+        "balanced_chance": 0.25,
+        "correct": right,
+        "wrong": N - right,
+        "confusion": [],
+        "verdict": verdict,
+    }
+    write_json(
+        METRICS.format(run),
+        {
+            "experiment": experiment,
+            "dataset": "faces",
+            "seed": int(seed),
+            "n_train": 360,
+            "n_test": N,
+            "parameters": 10 * (2 if experiment == "dropped" else 1),
+            "epochs": 1,
+            "multiply_adds": 5,
+            "warnings": [],
+            "wandb": {"id": run},
+            "heads": {"pose": head},
+        },
+    )
 
 
 @pytest.fixture
@@ -75,9 +101,11 @@ def test_all_runs_come_together(project: Path) -> None:
         curves = list(csv.DictReader(file))
     assert len(curves) == 6 * 4
     assert {(c["part"], c["metric"], c["value"]) for c in curves} == {
-        ("training", "loss", "2"), ("validation", "loss", "3"),
-        ("training", "accuracy", "0.5"), ("validation", "accuracy", "0.25"),
-    }  # fmt: skip
+        ("training", "loss", "2"),
+        ("validation", "loss", "3"),
+        ("training", "accuracy", "0.5"),
+        ("validation", "accuracy", "0.25"),
+    }
     found = json.loads(Path("metrics/comparisons.json").read_text())["dropout"]
     assert found["verdict"] == "better"
     assert found["difference"] == pytest.approx(found["candidate_mean"] - found["baseline_mean"])

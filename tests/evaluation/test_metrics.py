@@ -29,17 +29,27 @@ def content(n: int = 60, classes: int = 3, image: bool = True) -> dict[str, Any]
     return out
 
 
-def said(y: np.ndarray, classes: int = 3) -> np.ndarray:
+def probabilities(y: np.ndarray, classes: int = 3) -> np.ndarray:
     return np.eye(classes, dtype="float32")[y] * 0.8 + 0.2 / classes
 
 
-ABOUT = {"experiment": "e", "dataset": "d", "seed": 0, "split": {"by": "random"}, "epochs": 2,
-         "parameters": 7, "multiply_adds": 9, "wandb": {"id": "x"},
-         "heads": {"kind": ["k0", "k1", "k2"]}}  # fmt: skip
+ABOUT = {
+    "experiment": "e",
+    "dataset": "d",
+    "seed": 0,
+    "split": {"by": "random"},
+    "epochs": 2,
+    "parameters": 7,
+    "multiply_adds": 9,
+    "wandb": {"id": "x"},
+    "heads": {"kind": ["k0", "k1", "k2"]},
+}
 
 
-def judged(train: np.ndarray, test: np.ndarray, c: dict[str, Any] | None = None) -> dict[str, Any]:
-    predictions = {"kind_train": said(train), "kind_test": said(test)}
+def evaluate_kind(
+    train: np.ndarray, test: np.ndarray, c: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    predictions = {"kind_train": probabilities(train), "kind_test": probabilities(test)}
     return evaluate_run(c or content(), predictions, ABOUT)
 
 
@@ -49,7 +59,7 @@ TRUE = np.arange(60) % 3
 def test_figures_are_what_they_say() -> None:
     wrong = TRUE.copy()
     wrong[:6] = 0
-    m = judged(TRUE, wrong)
+    m = evaluate_kind(TRUE, wrong)
     kind = m["heads"]["kind"]
     assert (m["n_train"], m["n_validation"], m["n_test"]) == (60, 60, 60)
     assert kind["correct"] == 56
@@ -76,7 +86,7 @@ def test_figures_are_what_they_say() -> None:
 def test_what_is_suspicious_is_named(
     train: np.ndarray, test: np.ndarray, verdict: str, name: str
 ) -> None:
-    m = judged(train, test)
+    m = evaluate_kind(train, test)
     assert m["heads"]["kind"]["verdict"] == verdict
     assert any(w.startswith(name) for w in m["warnings"]), m["warnings"]
 
@@ -84,9 +94,11 @@ def test_what_is_suspicious_is_named(
 def test_an_absent_class_and_a_meaningless_head_are_named() -> None:
     c = content()
     c["y_train_kind"] = c["y_train_kind"] % 2
-    assert "absent_class: kind: no k2 in the training part" in judged(TRUE, TRUE, c)["warnings"]
+    assert (
+        "absent_class: kind: no k2 in the training part" in evaluate_kind(TRUE, TRUE, c)["warnings"]
+    )
     c["y_test_kind"] = np.full(60, 2)
-    m = judged(TRUE, TRUE, c)
+    m = evaluate_kind(TRUE, TRUE, c)
     assert m["heads"]["kind"]["verdict"] == "not applicable"
     assert m["heads"]["kind"]["accuracy"] is None
     assert m["warnings"][0].startswith("not_applicable: kind")
@@ -117,10 +129,18 @@ def test_pictures_are_drawn_the_same_twice(tmp_path: Path, image: bool) -> None:
     c = content(image=image)
     wrong = TRUE.copy()
     wrong[:12] = 0
-    predictions = {"kind_train": said(TRUE), "kind_test": said(wrong)}
+    predictions = {"kind_train": probabilities(TRUE), "kind_test": probabilities(wrong)}
     m = evaluate_run(c, predictions, ABOUT)
-    history = [{"epoch": str(e), "loss": "1", "val_loss": "2", "kind_accuracy": "0.5",
-                "val_kind_accuracy": "0.4"} for e in (1, 2)]  # fmt: skip
+    history = [
+        {
+            "epoch": str(e),
+            "loss": "1",
+            "val_loss": "2",
+            "kind_accuracy": "0.5",
+            "val_kind_accuracy": "0.4",
+        }
+        for e in (1, 2)
+    ]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         figures.draw_run(tmp_path / name, "e-0", c, predictions, history, m)

@@ -23,8 +23,14 @@ def test_a_plan_holds_what_is_stale_and_what_waits_for_it() -> None:
     assert list(plan) == ["evaluate@plain-0"]
     waits, stages = plan["evaluate@plain-0"]
     assert waits == []
-    assert stages == ["download@faces", "pickle@faces", "normalise@faces", "augment@plain",
-                      "train@plain-0", "evaluate@plain-0"]  # fmt: skip
+    assert stages == [
+        "download@faces",
+        "pickle@faces",
+        "normalise@faces",
+        "augment@plain",
+        "train@plain-0",
+        "evaluate@plain-0",
+    ]
 
     plan = plan_targets(parameters, wanted, {"pickle@faces"})
     assert {target: waits for target, (waits, _) in plan.items()} == {
@@ -42,12 +48,12 @@ def test_warnings_of_an_experiments_seeds_are_told_once(
     monkeypatch.chdir(tmp_path)
     folder = Path("metrics/runs")
     folder.mkdir(parents=True)
-    said = {
+    warnings_by_run = {
         "deep-0": ["below_chance: pose: 0.10 is below 0.25", "absent_class: pose: no up"],
         "deep-1": ["below_chance: pose: 0.12 is below 0.25"],
         "flat-0": [],
     }
-    for run, warnings in said.items():
+    for run, warnings in warnings_by_run.items():
         metrics = {"experiment": run[:-2], "warnings": warnings}
         (folder / f"{run}.json").write_text(json.dumps(metrics))
     assert summary.format_warnings() == [

@@ -36,8 +36,13 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
     assert hashes(prepared, "dropped-0") == first
 
     words = [sys.executable, "-m", "stages.train", "dropped-0"]
-    process = subprocess.Popen(words, cwd=prepared.folder, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        words,
+        cwd=prepared.folder,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     for _ in range(1200):
         if list(prepared.folder.glob(".ckpt/*/state.pkl")):
             break
@@ -75,9 +80,15 @@ def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) ->
         rows = list(csv.DictReader(file))
     assert [r["epoch"] for r in rows] == ["1", "2"]
     assert set(rows[0]) == {
-        "epoch", "learning_rate", "loss", "pose_accuracy", "eyes_accuracy", "val_loss",
-        "val_pose_accuracy", "val_eyes_accuracy",
-    }  # fmt: skip
+        "epoch",
+        "learning_rate",
+        "loss",
+        "pose_accuracy",
+        "eyes_accuracy",
+        "val_loss",
+        "val_pose_accuracy",
+        "val_eyes_accuracy",
+    }
 
 
 def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project) -> None:
@@ -103,8 +114,12 @@ print(json.dumps([[type(layer).__module__.partition(".")[0] for layer in model.l
 
 def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: Project) -> None:
     prepared.parameters["experiments"]["plain"]["network"] = {
-        "trunk": [{"conv": 4, "pool": 2, "batchnorm": True}, {"average": True},
-                  {"dense": 8, "batchnorm": True}]}  # fmt: skip
+        "trunk": [
+            {"conv": 4, "pool": 2, "batchnorm": True},
+            {"average": True},
+            {"dense": 8, "batchnorm": True},
+        ]
+    }
     prepared.write()
     prepared.run(sys.executable, "-m", "stages.augment", "plain")
     train(prepared, "plain-0")
@@ -112,13 +127,19 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
     inputs = prepared.folder.parent / "inputs.npy"
     np.save(inputs, load_pickle(prepared.folder / "data/augmented/plain.pkl")["X_test"])
     words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
-    done = subprocess.run(words, cwd=inputs.parent, env=os.environ | {"PYTHONPATH": ""},
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        words,
+        cwd=inputs.parent,
+        env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     modules, answers = json.loads(done.stdout.splitlines()[-1])
     assert set(modules) == {"keras"}
-    said = load_pickle(folder / "predictions.pkl")
-    np.testing.assert_allclose(answers["pose"], said["pose_test"], atol=1e-5)
-    np.testing.assert_allclose(np.ravel(answers["eyes"]), said["eyes_test"][:, 1], atol=1e-5)
+    predictions = load_pickle(folder / "predictions.pkl")
+    np.testing.assert_allclose(answers["pose"], predictions["pose_test"], atol=1e-5)
+    np.testing.assert_allclose(np.ravel(answers["eyes"]), predictions["eyes_test"][:, 1], atol=1e-5)
 
 
 BUILD = """
@@ -141,20 +162,35 @@ print(json.dumps({
 
 
 def build(network: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    spec = {"dataset": "d", "epochs": 4, "batch": 8, "threads": 1, "learning_rate": 0.1,
-            "schedule": "constant", "class_weights": "none", "network": network}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", BUILD, json.dumps(spec | changes)], check=True,
-                          capture_output=True, text=True)  # fmt: skip
+    spec = {
+        "dataset": "d",
+        "epochs": 4,
+        "batch": 8,
+        "threads": 1,
+        "learning_rate": 0.1,
+        "schedule": "constant",
+        "class_weights": "none",
+        "network": network,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, json.dumps(spec | changes)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_network_is_built_as_described(tmp_path: Path) -> None:
     deep = [{"dense": 7}, {"dropout": 0.5}, {"dense": 3}]
     network = {
-        "trunk": [{"conv": 4, "pool": 2}, {"conv": 6, "kernel": 5, "batchnorm": True},
-                  {"average": True}],
+        "trunk": [
+            {"conv": 4, "pool": 2},
+            {"conv": 6, "kernel": 5, "batchnorm": True},
+            {"average": True},
+        ],
         "heads": {"each": [], "b": deep},
-    }  # fmt: skip
+    }
     made = build(network, tmp_path, schedule="cosine")
     kinds = [k for _, k in made["layers"]]
     assert kinds.count("Conv2D") == 2

@@ -77,9 +77,15 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
     other = Path(tempfile.mkdtemp(prefix="a folder, ä ", dir=memory if memory.is_dir() else None))
     home = tmp_path / "nobody"
     home.mkdir()
-    strange = {"LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "3",
-               "HOME": str(home), "GIT_CONFIG_GLOBAL": os.devnull, "COLUMNS": "40",
-               "OMP_NUM_THREADS": "2"}  # fmt: skip
+    strange = {
+        "LC_ALL": "C",
+        "TZ": "Pacific/Kiritimati",
+        "PYTHONHASHSEED": "3",
+        "HOME": str(home),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "COLUMNS": "40",
+        "OMP_NUM_THREADS": "2",
+    }
     stages = [f"{s} faces" for s in ("download", "pickle", "normalise")]
     stages += ["augment dropped", "train dropped-0", "evaluate dropped-0"]
     try:
@@ -88,11 +94,20 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
         made = []
         for folder, before, env in ((project.folder, [], {}), (other / "project", umask, strange)):
             for stage in stages:
-                subprocess.run([*before, sys.executable, "-m", *f"stages.{stage}".split()],
-                               cwd=folder, env=os.environ | env, check=True)  # fmt: skip
-            made.append({str(p.relative_to(folder)): md5(p)
-                         for name in ("data", "metrics/runs") for p in (folder / name).rglob("*")
-                         if p.is_file()})  # fmt: skip
+                subprocess.run(
+                    [*before, sys.executable, "-m", *f"stages.{stage}".split()],
+                    cwd=folder,
+                    env=os.environ | env,
+                    check=True,
+                )
+            made.append(
+                {
+                    str(p.relative_to(folder)): md5(p)
+                    for name in ("data", "metrics/runs")
+                    for p in (folder / name).rglob("*")
+                    if p.is_file()
+                }
+            )
         assert len(made[0]) > 60
         assert made[0] == made[1]
     finally:
@@ -101,16 +116,26 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
 
 @pytest.mark.skipif(not processor.same_bytes(), reason=processor.why_other_bytes())
 def test_each_library_uses_avx2_and_no_more_whatever_the_environment_says() -> None:
-    asked = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OPENBLAS_CORETYPE": "SkylakeX",
-             "NPY_DISABLE_CPU_FEATURES": "", "TF_ENABLE_ONEDNN_OPTS": "0"}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", IN_FORCE], cwd=ROOT, env=os.environ | asked,
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    environment = {
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+        "OPENBLAS_CORETYPE": "SkylakeX",
+        "NPY_DISABLE_CPU_FEATURES": "",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", IN_FORCE],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     lines = done.stdout.splitlines()
     assert [line.split(",")[4] for line in lines if ",info,cpu,isa:" in line] == ["isa:Intel AVX2"]
-    told = json.loads(next(line for line in lines if line.startswith("{")))
-    assert told["numpy"] == ["X86_V3"]
-    assert told["openblas"]
-    assert all(t == ["Haswell", 1] for t in told["openblas"])
+    facts = json.loads(next(line for line in lines if line.startswith("{")))
+    assert facts["numpy"] == ["X86_V3"]
+    assert facts["openblas"]
+    assert all(t == ["Haswell", 1] for t in facts["openblas"])
 
 
 def test_a_processor_that_promises_nothing_says_why(
@@ -123,11 +148,15 @@ def test_a_processor_that_promises_nothing_says_why(
     assert "has no AVX2" in processor.note_other_bytes()
     processor.limit_instructions()
     assert "OPENBLAS_CORETYPE" not in os.environ  # its kernels would end the process
-    told = describe_processor()
-    assert (told["vendor"], told["family"], told["model"], told["name"]) == (
-        "GenuineIntel", "6", "42", "Old")  # fmt: skip
-    assert (told["flags"], told["same_bytes"]) == (["sse4_2", "avx"], False)
-    assert "Old, GenuineIntel, 6/42, x86_64, avx" in name_processor(told)
+    facts = describe_processor()
+    assert (facts["vendor"], facts["family"], facts["model"], facts["name"]) == (
+        "GenuineIntel",
+        "6",
+        "42",
+        "Old",
+    )
+    assert (facts["flags"], facts["same_bytes"]) == (["sse4_2", "avx"], False)
+    assert "Old, GenuineIntel, 6/42, x86_64, avx" in name_processor(facts)
 
     (tmp_path / "cpuinfo").write_text(CPUINFO.replace("avx", "avx avx2 fma"))
     assert processor.note_other_bytes() == ""

@@ -43,8 +43,12 @@ def folder(tmp_path: Path) -> Path:
     """A repository with a commit without results, one with, and newer results uncommitted."""
 
     def git(*words: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *words], cwd=tmp_path,
-                       check=True, capture_output=True)  # fmt: skip
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
 
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "start")
@@ -70,26 +74,28 @@ def diff(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_it_says_what_differs_from_the_working_tree(folder: Path) -> None:
     done = diff(folder, "--a", "old")
     assert done.returncode == 0, done.stderr
-    said = done.stdout
-    assert "-> the working tree" in said
-    assert "parameters: 2 differ" in said
-    assert "  defaults.epochs: 10 -> 20\n" in said
-    assert "  experiments.deep.dropout: - -> 0.2\n" in said
-    assert "figures" in said
-    assert "2 differ, 4 are the same" in said
-    assert "  deep pose balanced_accuracy\n" in said
-    assert "    0.560 [0.360, 0.760] chance 0.250 (2 seeds)\n" in said
-    assert "    -> 0.620 [0.420, 0.820] chance 0.250 (2 seeds)\n" in said
-    assert "    -> 0.620 [0.520, 0.720] chance 0.300 (2 seeds)\n" in said
-    assert "plain" not in said
-    assert "  depth\n    no difference shown +0.050 [+0.010, +0.200]\n    -> better +0.110" in said
-    assert "1 differ, 1 are the same" in said
+    output = done.stdout
+    assert "-> the working tree" in output
+    assert "parameters: 2 differ" in output
+    assert "  defaults.epochs: 10 -> 20\n" in output
+    assert "  experiments.deep.dropout: - -> 0.2\n" in output
+    assert "figures" in output
+    assert "2 differ, 4 are the same" in output
+    assert "  deep pose balanced_accuracy\n" in output
+    assert "    0.560 [0.360, 0.760] chance 0.250 (2 seeds)\n" in output
+    assert "    -> 0.620 [0.420, 0.820] chance 0.250 (2 seeds)\n" in output
+    assert "    -> 0.620 [0.520, 0.720] chance 0.300 (2 seeds)\n" in output
+    assert "plain" not in output
+    assert (
+        "  depth\n    no difference shown +0.050 [+0.010, +0.200]\n    -> better +0.110" in output
+    )
+    assert "1 differ, 1 are the same" in output
 
 
 def test_two_commits_and_no_difference(folder: Path) -> None:
-    said = diff(folder, "--a", "old", "--b", "old").stdout
-    assert said.count(" 0 differ") == 3
-    assert "->" not in said.split("\n", 1)[1]
+    output = diff(folder, "--a", "old", "--b", "old").stdout
+    assert output.count(" 0 differ") == 3
+    assert "->" not in output.split("\n", 1)[1]
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ def parameters() -> dict[str, Any]:
 def content(dataset: str, rng: np.random.Generator) -> dict[str, Any]:
     """A normalised data set of 40 training and 32 test items; no test `kind` was trained on."""
     out: dict[str, Any] = {}
-    for part, n in (("train", 40), ("validation", 8), ("test", 32)):
+    for split, n in (("train", 40), ("validation", 8), ("test", 32)):
         shape = (n, 8, 8, 1) if dataset == "faces" else (n, 5)
-        out[f"X_{part}"] = rng.random(shape, dtype="float32")
-        out[f"names_{part}"] = np.array([f"{part}-{i}" for i in range(n)])
-        out[f"groups_{part}"] = out[f"names_{part}"]
+        out[f"X_{split}"] = rng.random(shape, dtype="float32")
+        out[f"names_{split}"] = np.array([f"{split}-{i}" for i in range(n)])
+        out[f"groups_{split}"] = out[f"names_{split}"]
         for head in HEADS[dataset]:
-            out[f"y_{part}_{head}"] = np.arange(n) % 2
+            out[f"y_{split}_{head}"] = np.arange(n) % 2
     for head, classes in HEADS[dataset].items():
         out[f"classes_{head}"] = np.array(classes)
     if dataset == "drinks":
@@ -71,12 +71,12 @@ def predictions(data: dict[str, Any], wrong: dict[str, int]) -> dict[str, Any]:
     """Sure answers, of which the first `wrong[head]` on the test part are wrong."""
     out = {"names_test": data["names_test"], "groups_test": data["groups_test"]}
     for head, errors in wrong.items():
-        for part in SPLITS:
-            y = data[f"y_{part}_{head}"].copy()
-            if part == "test":
+        for split in SPLITS:
+            y = data[f"y_{split}_{head}"].copy()
+            if split == "test":
                 out[f"{head}_truth"] = data[f"y_test_{head}"]
                 y[:errors] = 1 - y[:errors]
-            out[f"{head}_{part}"] = np.eye(2, dtype="float32")[y] * 0.8 + 0.1
+            out[f"{head}_{split}"] = np.eye(2, dtype="float32")[y] * 0.8 + 0.1
     return out
 
 
@@ -104,13 +104,22 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run = Path(RUN.format(f"{e}-{seed}"))
                 run.mkdir(parents=True)
                 # The head `eyes` errs on nearly all items, as on photos of a known sitting.
-                wrong = {"faces": {"pose": 16 if e == "plain" else 2 + seed, "eyes": 30},
-                         "drinks": {"color": 4, "kind": 0}}[d]  # fmt: skip
+                wrong = {
+                    "faces": {"pose": 16 if e == "plain" else 2 + seed, "eyes": 30},
+                    "drinks": {"color": 4, "kind": 0},
+                }[d]
                 save_pickle(run / "predictions.pkl", predictions(data[d], wrong))
-                about = {"experiment": e, "dataset": d, "seed": seed, "heads": HEADS[d],
-                         "split": tree["datasets"][d]["split"], "epochs": 2, "parameters": 1234,
-                         "multiply_adds": 5678,
-                         "wandb": {"id": f"{e}-{seed}-0a1b2c3d"}}  # fmt: skip
+                about = {
+                    "experiment": e,
+                    "dataset": d,
+                    "seed": seed,
+                    "heads": HEADS[d],
+                    "split": tree["datasets"][d]["split"],
+                    "epochs": 2,
+                    "parameters": 1234,
+                    "multiply_adds": 5678,
+                    "wandb": {"id": f"{e}-{seed}-0a1b2c3d"},
+                }
                 (run / "model.json").write_text(json.dumps(about))
                 columns = ["epoch", "loss", "val_loss"]
                 columns += [f"{v}{h}_accuracy" for v in ("", "val_") for h in HEADS[d]]
@@ -120,16 +129,23 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 evaluate.main(f"{e}-{seed}")
                 metrics = Path(METRICS.format(f"{e}-{seed}"))
                 md5 = hashlib.md5(metrics.read_bytes()).hexdigest()
-                outs += [{"path": str(metrics), "md5": md5},
-                         {"path": str(run), "md5": f"{e}{seed}.dir"}]  # fmt: skip
+                outs += [
+                    {"path": str(metrics), "md5": md5},
+                    {"path": str(run), "md5": f"{e}{seed}.dir"},
+                ]
         compare.main()
         Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": outs}}}))
-        costs = {"train_seconds": 12.5, "peak_memory_bytes": 734003200, "wandb_id":
-                 "plain-0-0a1b2c3d"}  # fmt: skip
+        costs = {
+            "train_seconds": 12.5,
+            "peak_memory_bytes": 734003200,
+            "wandb_id": "plain-0-0a1b2c3d",
+        }
         write_json("metrics/costs/plain-0.json", costs)
-        stages = {"train@plain-0": {"ran": True, "seconds": 13.0},
-                  "train@plain-1": {"ran": True, "seconds": 14.0},
-                  "download@faces": {"ran": False, "seconds": 3.0}}  # fmt: skip
+        stages = {
+            "train@plain-0": {"ran": True, "seconds": 13.0},
+            "train@plain-1": {"ran": True, "seconds": 14.0},
+            "download@faces": {"ran": False, "seconds": 3.0},
+        }
         write_json("metrics/costs/stages.json", {"finished": "today", "stages": stages})
         for words in (
             "init -q",
@@ -162,14 +178,14 @@ def words(page: str) -> str:
 
 def test_the_page_says_what_came_out_and_where_from(grid: Path) -> None:
     page = html()
-    said = words(page)
+    text = words(page)
     assert len(page.encode()) < 5e6
-    assert "dropped is better than plain at pose: accuracy 0.922 against 0.500" in said
-    assert re.search(r"chance is 0\.500, a difference of \+0\.422 \(95 % interval \+0\.\d+", said)
-    assert "2 seeds" in said
-    assert "Below chance: faces, head eyes" in said
-    assert "recognises the sitting and picks an expression it was trained on" in said
-    assert "neither network has learnt this head" in said  # of the comparison of eyes
+    assert "dropped is better than plain at pose: accuracy 0.922 against 0.500" in text
+    assert re.search(r"chance is 0\.500, a difference of \+0\.422 \(95 % interval \+0\.\d+", text)
+    assert "2 seeds" in text
+    assert "Below chance: faces, head eyes" in text
+    assert "recognises the sitting and picks an expression it was trained on" in text
+    assert "neither network has learnt this head" in text  # of the comparison of eyes
     for run in ("plain-0", "dropped-1", "flat-0"):
         md5 = hashlib.md5((grid / f"metrics/runs/{run}.json").read_bytes()).hexdigest()
         row = re.search(rf'<tr id="run-{run}".*?</tr>', page, re.S)[0]  # type: ignore[index]
@@ -178,14 +194,14 @@ def test_the_page_says_what_came_out_and_where_from(grid: Path) -> None:
         assert "as in dvc.lock" in row
         assert f"{run.replace('-', '')}.dir" in row
         assert f'href="#run-{run}"' in page
-    assert "12.5 (12.5–12.5)" in said  # of the one run measured here
-    assert "not measured on this machine" in said
-    assert "2 ran, 27 s" in said
-    assert "cached, once 3 s" in said
-    assert "CC BY 4.0" in said
-    assert subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip() in said
+    assert "12.5 (12.5–12.5)" in text  # of the one run measured here
+    assert "not measured on this machine" in text
+    assert "2 ran, 27 s" in text
+    assert "cached, once 3 s" in text
+    assert "CC BY 4.0" in text
+    assert subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip() in text
     assert "secret" not in page
-    assert "https://example.org/wine.csv" in said
+    assert "https://example.org/wine.csv" in text
 
 
 def test_what_files_say_is_text(grid: Path) -> None:
@@ -203,9 +219,9 @@ def test_what_files_say_is_text(grid: Path) -> None:
 
 def test_a_head_that_is_not_applicable_and_data_without_images(grid: Path) -> None:
     page = html()
-    said = words(page)
-    assert re.search(r"flat kind not applicable not applicable 2 not applicable", said)
-    assert "Not applicable: drinks, head kind" in said
+    text = words(page)
+    assert re.search(r"flat kind not applicable not applicable 2 not applicable", text)
+    assert "Not applicable: drinks, head kind" in text
     drawn = json.loads(re.search(r'id="content">(.*?)</script>', page, re.S)[1])  # type: ignore[index]
     tiles = drawn["datasets"]["drinks"]["gallery"]["tiles"]
     assert all(len(t) == 5 for t in tiles.values())  # a table's readings
@@ -217,21 +233,21 @@ def test_one_seed_is_no_claim(grid: Path) -> None:
     tree["seeds"] = [1]
     (grid / "params.yaml").write_text(yaml.safe_dump(tree))
     compare.main()
-    said = words(html())
-    assert "No claim about dropped against plain at pose: one seed is not a result" in said
-    assert "is better than" not in said
-    assert re.search("2 no claim: dropout ?, eyes", said)
-    assert "One seed: the figures are of one training" in said
+    text = words(html())
+    assert "No claim about dropped against plain at pose: one seed is not a result" in text
+    assert "is better than" not in text
+    assert re.search("2 no claim: dropout ?, eyes", text)
+    assert "One seed: the figures are of one training" in text
 
 
 def test_a_part_of_the_grid_and_results_that_have_changed_since(grid: Path) -> None:
     for path in ("metrics/runs/flat-1.json", "metrics/runs.csv", "metrics/curves.csv"):
         (grid / path).unlink()
     shutil.rmtree(grid / "data/runs/dropped-0")
-    said = words(html({"train@flat-1", "evaluate@flat-1"}))
-    assert "no results here of 1 run (flat-1)" in said
-    assert "Not up to date: of 2 stages the inputs have changed since" in said
-    assert "No W&amp;B records of these runs on this machine" in said
+    text = words(html({"train@flat-1", "evaluate@flat-1"}))
+    assert "no results here of 1 run (flat-1)" in text
+    assert "Not up to date: of 2 stages the inputs have changed since" in text
+    assert "No W&amp;B records of these runs on this machine" in text
 
     compare_old = (grid / "metrics/comparisons.json").read_text()
     metrics = json.loads((grid / "metrics/runs/plain-0.json").read_text())
@@ -247,11 +263,11 @@ def test_a_part_of_the_grid_and_results_that_have_changed_since(grid: Path) -> N
 def test_a_clone_that_has_pulled_nothing_still_shows_the_figures(grid: Path) -> None:
     for folder in ("data", "metrics/runs", "metrics/costs"):
         shutil.rmtree(grid / folder)
-    said = words(html())
-    assert "Of 6 runs only the rows in metrics/runs.csv are here" in said
-    assert "dropped is better than plain" in said
-    assert re.search(r"dropped pose 0\.922", said)
-    assert "No make repro has been noted" in said
+    text = words(html())
+    assert "Of 6 runs only the rows in metrics/runs.csv are here" in text
+    assert "dropped is better than plain" in text
+    assert re.search(r"dropped pose 0\.922", text)
+    assert "No make repro has been noted" in text
 
 
 def test_without_results_or_with_a_broken_table_it_is_refused(grid: Path) -> None:
@@ -290,8 +306,13 @@ def browser() -> Iterator[Any]:
         pytest.skip(f"{CHROMIUM} is not here: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-             "--disable-component-update", "--no-first-run"]  # fmt: skip
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+    ]
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=str(CHROMIUM), args=flags)
         yield browser
@@ -300,14 +321,14 @@ def browser() -> Iterator[Any]:
 
 def test_in_a_browser(grid: Path, browser: Any) -> None:
     html()
-    said: list[str] = []
-    asked: list[str] = []
+    problems: list[str] = []
+    requests: list[str] = []
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
-    page.on("console", lambda m: said.append(m.text))
-    page.on("pageerror", lambda e: said.append(str(e)))
-    page.on("dialog", lambda d: said.append(d.message))
-    page.on("request", lambda r: asked.append(r.url))
+    page.on("console", lambda m: problems.append(m.text))
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on("dialog", lambda d: problems.append(d.message))
+    page.on("request", lambda r: requests.append(r.url))
     page.goto((grid / "metrics/report.html").as_uri())
     page.wait_for_selector("html[data-drawn]", timeout=60_000)
     plots = page.locator(".plot")
@@ -376,5 +397,5 @@ def test_in_a_browser(grid: Path, browser: Any) -> None:
     for image in page.locator("img").all():
         assert image.get_attribute("alt")
     assert page.locator(".plot[role=graphics-document][aria-label]").count() == plots.count()
-    assert said == []
-    assert [u for u in asked if not u.startswith(("file:", "data:"))] == []
+    assert problems == []
+    assert [u for u in requests if not u.startswith(("file:", "data:"))] == []

@@ -51,13 +51,21 @@ def rows(shift: float = 0.0, seeds: int = 3) -> list[dict[str, str]]:
     """Figures of three experiments, those of one shifted."""
     rng = np.random.default_rng(seeds)
     return [
-        {"run": f"{e}-{s}", "experiment": e, "seed": str(s), "head": "h", "n_test": "400",
-         "accuracy": f"{value:.8g}", "balanced_accuracy": f"{value:.8g}", "chance": "0.5",
-         "balanced_chance": "0.5"}
+        {
+            "run": f"{e}-{s}",
+            "experiment": e,
+            "seed": str(s),
+            "head": "h",
+            "n_test": "400",
+            "accuracy": f"{value:.8g}",
+            "balanced_accuracy": f"{value:.8g}",
+            "chance": "0.5",
+            "balanced_chance": "0.5",
+        }
         for e, share in (("a", 0.7), ("b", 0.8), ("c", 0.9))
         for s in range(seeds)
         for value in [share + 0.01 * rng.normal() + (shift if e == "a" else 0)]
-    ]  # fmt: skip
+    ]
 
 
 def verdicts(committed: list[dict[str, str]], here: list[dict[str, str]]) -> dict[str, str]:

@@ -141,10 +141,10 @@ class Toy(Project):
         """review.json, and all that was said; an environment is never built."""
         words = ("-m", "facet", "review", "--jobs", "1", "--env", sys.prefix, *words)
         done = self.run(sys.executable, *words, check=False, **{"PYTHONPATH": str(ROOT)} | env)
-        said = done.stdout + done.stderr
-        assert done.returncode == int(fails), said
-        assert "Traceback" not in said
-        return json.loads((self.folder / "review.json").read_text()), said
+        output = done.stdout + done.stderr
+        assert done.returncode == int(fails), output
+        assert "Traceback" not in output
+        return json.loads((self.folder / "review.json").read_text()), output
 
 
 def refusals(review: dict[str, Any]) -> list[tuple[str, str]]:
@@ -179,9 +179,9 @@ def test_the_projects_own_result_comes_out(project: Project) -> None:
     result = Toy(project.folder)
     result.commit()
     result.made()
-    review, said = result.review(fails=False)
+    review, output = result.review(fails=False)
     assert (review["verdict"], review["findings"]) == ("holds", [])
-    assert "7 of 7 stages came out identical" in said
+    assert "7 of 7 stages came out identical" in output
     assert set(came_out(review).values()) == {"identical"}
     assert all(a == b for v in review["stages"].values() for a, b in v["outs"].values())
     assert result.run("git", "status", "--porcelain").stdout == ""
@@ -234,13 +234,18 @@ def test_a_swapped_model(toy: Toy) -> None:
     toy.run("dvc", "commit", "-f", "train@a-0")
     toy.made()
     assert toy.review("--quick", fails=False)[0]["verdict"] == "checked"
-    review, said = toy.review()
+    review, output = toy.review()
     assert refusals(review) == []
-    assert "train@a-0 departs first; 3 of 6 stages do not come out" in said
-    assert "heads.pose.accuracy was 0.9 and is 0.42" in said
-    assert came_out(review) == {"prepare": "identical", "train@a-0": "departs",
-                                "train@b-0": "identical", "evaluate@a-0": "follows",
-                                "evaluate@b-0": "identical", "compare": "follows"}  # fmt: skip
+    assert "train@a-0 departs first; 3 of 6 stages do not come out" in output
+    assert "heads.pose.accuracy was 0.9 and is 0.42" in output
+    assert came_out(review) == {
+        "prepare": "identical",
+        "train@a-0": "departs",
+        "train@b-0": "identical",
+        "evaluate@a-0": "follows",
+        "evaluate@b-0": "identical",
+        "compare": "follows",
+    }
     changed = review["stages"]["evaluate@a-0"]["metrics"]
     metrics = ("accuracy", "balanced_accuracy")
     assert changed == {f"heads.pose.{m}": [0.9, float(then)] for m in metrics}
@@ -256,10 +261,10 @@ def test_a_swapped_model(toy: Toy) -> None:
 def test_a_changed_digit_in_a_metrics_file(toy: Toy) -> None:
     toy.edit("metrics/runs.csv", "0.42", "0.43")
     toy.commit()
-    review, said = toy.review("--quick")
+    review, output = toy.review("--quick")
     what = "was changed after compare made it: its MD5 is not the one in dvc.lock"
     assert refusals(review) == [("metrics/runs.csv", what)]
-    last = said.splitlines()[-1]
+    last = output.splitlines()[-1]
     assert re.match(r"review: \w{12}: refused: metrics/runs.csv: was changed after", last)
 
     # With a dvc.lock made to fit, the row still names the file that it was read from.
@@ -278,8 +283,8 @@ def test_a_changed_digit_in_a_runs_metrics(toy: Toy) -> None:
 def test_a_random_seed_left_free_in_one_stage(toy: Toy) -> None:
     toy.edit("steps/prepare.py", "noise = 0", "import random; noise = random.random() / 1000")
     toy.made()
-    review, said = toy.review()
-    assert "prepare departs first; 6 of 6 stages do not come out" in said
+    review, output = toy.review()
+    assert "prepare departs first; 6 of 6 stages do not come out" in output
     assert came_out(review)["train@a-0"] == "follows"
 
 
@@ -306,43 +311,45 @@ def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_tra
 ) -> None:
     lucky(toy, promise=False, seeds="[0, 1, 2, 3]")
     shutil.rmtree(toy.folder / "metrics/manifests")  # of which the author hands nothing over
-    review, said = toy.review(fails=False)
+    review, output = toy.review(fails=False)
     assert review["verdict"] == "consistent"
-    assert "1 of 18 stages came out identical; equal bytes are not promised here" in said
+    assert "1 of 18 stages came out identical; equal bytes are not promised here" in output
     assert set(came_out(review).values()) == {"identical", "consistent"}
-    judged = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
-    assert [(j["experiment"], j["verdict"]) for j in judged] == [("a", "consistent"),
-                                                                 ("b", "consistent")]  # fmt: skip
-    assert all(0.01 < j["limit"] < j["smallest"] < 0.4 for j in judged)
+    judgements = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
+    assert [(j["experiment"], j["verdict"]) for j in judgements] == [
+        ("a", "consistent"),
+        ("b", "consistent"),
+    ]
+    assert all(0.01 < j["limit"] < j["smallest"] < 0.4 for j in judgements)
     page = (toy.folder / "review.md").read_text()
     assert "few seeds and few test items find little" in page
-    assert f"{judged[0]['smallest']:.3f} | consistent" in page
+    assert f"{judgements[0]['smallest']:.3f} | consistent" in page
 
     # One run too good: beyond what luck explains.
     (toy.folder / "data/runs/b-2/model.json").write_text("0.9\n")
     toy.run("dvc", "commit", "-f", "train@b-2")
     toy.made()
-    review, said = toy.review()
+    review, output = toy.review()
     assert review["verdict"] == "does not hold"
-    assert "of pose of b differs by" in said
-    assert "the luck of training does not explain" in said
+    assert "of pose of b differs by" in output
+    assert "the luck of training does not explain" in output
     assert came_out(review)["evaluate@a-0"] == "consistent"
     assert came_out(review)["evaluate@b-2"] != "consistent"
 
 
 def test_where_equal_bytes_are_promised_others_are_a_departure(toy: Toy) -> None:
     lucky(toy, promise=True, seeds="[0, 1, 2]")
-    review, said = toy.review("--run", "a")
+    review, output = toy.review("--run", "a")
     assert review["verdict"] == "does not hold"
-    assert "on this processor the bytes are promised to be the same" in said
+    assert "on this processor the bytes are promised to be the same" in output
     assert review["judgements"] == []
 
 
 def test_one_seed_shows_no_luck_of_training(toy: Toy) -> None:
     lucky(toy, promise=False, seeds="[0]")
-    review, said = toy.review()
+    review, output = toy.review()
     assert review["verdict"] == "does not hold"
-    assert "one seed shows no luck of training" in said
+    assert "one seed shows no luck of training" in output
     assert {j["verdict"] for j in review["judgements"]} == {"not judged"}
 
 
@@ -449,7 +456,7 @@ def test_what_cannot_be_reviewed_is_refused_in_a_line(toy: Toy) -> None:
     clone = toy.folder.parent / "shallow"
     words = ["git", "clone", "-q", "--depth", "1", toy.folder.as_uri(), str(clone)]
     subprocess.run(words, check=True)
-    for folder, options, told in (
+    for folder, options, message in (
         (clone, [], "a shallow clone does not hold the history"),
         (toy.folder, ["--quick", "--commit", "nowhere"], "review: git rev-parse: "),
         (toy.folder, ["--quick", "--run", "a-1"], "RUN=a-1: no run, experiment or stage; did you"),
@@ -458,14 +465,14 @@ def test_what_cannot_be_reviewed_is_refused_in_a_line(toy: Toy) -> None:
         command = (sys.executable, "-m", "facet", "review", *options)
         done = Toy(folder).run(*command, check=False, PYTHONPATH=str(ROOT))
         assert done.returncode == 1
-        assert told in done.stderr
+        assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert Toy(clone).review("--quick", fails=False)[0]["verdict"] == "checked"
 
 
-def entry(**told: Any) -> dict[str, Any]:
+def entry(**files: Any) -> dict[str, Any]:
     return {
-        kind: [{"path": p, "md5": h} for p, h in told.get(kind, {}).items()]
+        kind: [{"path": p, "md5": h} for p, h in files.get(kind, {}).items()]
         for kind in ("deps", "outs")
     }
 

@@ -56,19 +56,19 @@ def needed(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_its_modules_and_parameters(stage: str) -> None:
-    it = body(stage)
-    assert it["cmd"].startswith(f"python -m stages.{stage}")
-    modules = {d for d in it["deps"] if d.startswith(("stages/", "facet/"))}
+    declared_stage = body(stage)
+    assert declared_stage["cmd"].startswith(f"python -m stages.{stage}")
+    modules = {d for d in declared_stage["deps"] if d.startswith(("stages/", "facet/"))}
     assert modules - {"facet/datasets/embedded"} == needed(stage)
     assert ("facet/datasets/embedded" in modules) == (stage == "download")  # imported by name
-    assert "requirements.lock" in it["deps"]
+    assert "requirements.lock" in declared_stage["deps"]
     text = (ROOT / f"stages/{stage}.py").read_text()
-    asked = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"get_params\(([^)]*)\)", text))))
-    declared = set(it.get("params", []))
+    requested = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"get_params\(([^)]*)\)", text))))
+    declared = set(declared_stage.get("params", []))
     if stage == "normalise":
-        assert {d.rpartition(".")[2] for d in declared} == asked
+        assert {d.rpartition(".")[2] for d in declared} == requested
     elif stage == "compare":
-        assert declared == asked | {"defaults"}
+        assert declared == requested | {"defaults"}
     experiments = {d for d in declared if d.startswith("experiments")}
     assert not experiments or "defaults" in declared
 

@@ -15,9 +15,18 @@ import yaml
 from facet.config import check_params, read_params, run_names
 from tests.helpers import ROOT, Project, new_data
 
-ALL = ["download@faces", "pickle@faces", "normalise@faces", "augment@plain", "augment@dropped",
-       "train@plain-0", "train@dropped-0", "evaluate@plain-0", "evaluate@dropped-0",
-       "compare"]  # fmt: skip
+ALL = [
+    "download@faces",
+    "pickle@faces",
+    "normalise@faces",
+    "augment@plain",
+    "augment@dropped",
+    "train@plain-0",
+    "train@dropped-0",
+    "evaluate@plain-0",
+    "evaluate@dropped-0",
+    "compare",
+]
 
 
 def test_the_stage_list_is_the_grid() -> None:
@@ -41,13 +50,22 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
 
     parameters["experiments"]["dropped"]["epochs"] = 3
     project.write()
-    assert sorted(project.ran()) == ["augment@dropped", "compare", "evaluate@dropped-0",
-                                     "train@dropped-0"]  # fmt: skip
+    assert sorted(project.ran()) == [
+        "augment@dropped",
+        "compare",
+        "evaluate@dropped-0",
+        "train@dropped-0",
+    ]
 
     parameters["seeds"] = [0, 5]
     project.write()
-    assert sorted(project.ran()) == ["compare", "evaluate@dropped-5", "evaluate@plain-5",
-                                     "train@dropped-5", "train@plain-5"]  # fmt: skip
+    assert sorted(project.ran()) == [
+        "compare",
+        "evaluate@dropped-5",
+        "evaluate@plain-5",
+        "train@dropped-5",
+        "train@plain-5",
+    ]
 
     parameters["seeds"] = [0]
     project.write()
@@ -59,8 +77,9 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
     parameters["datasets"]["faces"]["augment"]["rotate"] = 9
     project.write()
     again = project.ran()
-    assert set(again) == {s for s in ALL if s.split("@")[0] not in
-                          ("download", "pickle", "normalise")}  # fmt: skip
+    assert set(again) == {
+        s for s in ALL if s.split("@")[0] not in ("download", "pickle", "normalise")
+    }
 
     parameters["datasets"]["faces"]["augment"]["rotate"] = 5
     project.write()
@@ -69,11 +88,11 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
 
 def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     words = ("python", "-m", "facet", "repro")
-    said = project.run(*words).stdout
-    assert "2 of 2 runs to make" in said
-    assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", said)
-    assert "dropout: dropped against plain" in said
-    assert "report: metrics/report.html" in said
+    output = project.run(*words).stdout
+    assert "2 of 2 runs to make" in output
+    assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", output)
+    assert "dropout: dropped against plain" in output
+    assert "report: metrics/report.html" in output
     page = (project.folder / "metrics/report.html").read_text()
     assert "No claim about dropped against plain at pose: one seed is not a result" in page
     noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
@@ -139,9 +158,9 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
     while not process.stdout.readline().startswith("[1/"):
         assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
     def left() -> list[str]:
         found = []

@@ -24,7 +24,7 @@ ENTITY = "someone"
 Fault = Callable[[str], int | str | None]
 
 
-class Told:
+class ReceivedRun:
     """What a server was told of one run."""
 
     def __init__(self, project: str, name: str) -> None:
@@ -48,8 +48,8 @@ class Told:
 
     @property
     def summary(self) -> dict[str, Any]:
-        told = self.lines["wandb-summary.json"]
-        return told[-1] if told else {}
+        lines = self.lines["wandb-summary.json"]
+        return lines[-1] if lines else {}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -65,11 +65,11 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.runs: dict[str, Told] = {}
+        self.runs: dict[str, ReceivedRun] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.views: dict[str, dict[str, Any]] = {}
         self.alerts: list[str] = []
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.fault: Fault = lambda _: None
         self.lock = threading.Lock()
         self._artifact: list[dict[str, Any]] = []
@@ -77,16 +77,24 @@ class Server(http.server.ThreadingHTTPServer):
     def handle_error(self, *_: Any) -> None:
         """Clients that hang up are no news."""
 
-    def run(self, project: str, name: str) -> Told:
-        return self.runs.setdefault(name, Told(project, name))
+    def run(self, project: str, name: str) -> ReceivedRun:
+        return self.runs.setdefault(name, ReceivedRun(project, name))
 
     def answer(self, operation: str, v: dict[str, Any]) -> dict[str, Any] | None:
         """The data of a GraphQL answer, None for an operation this server does not know."""
         project = {"id": "p", "name": v.get("project"), "entity": {"id": "e", "name": ENTITY}}
         match operation:
             case "Viewer":
-                return {"viewer": {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "",
-                                   "flags": "{}", "teams": {"edges": []}}}  # fmt: skip
+                return {
+                    "viewer": {
+                        "id": "u",
+                        "entity": ENTITY,
+                        "username": ENTITY,
+                        "email": "",
+                        "flags": "{}",
+                        "teams": {"edges": []},
+                    }
+                }
             case "UpsertBucket":
                 new = v["name"] not in self.runs
                 run = self.run(v["project"], v["name"])
@@ -102,29 +110,47 @@ class Server(http.server.ThreadingHTTPServer):
                 self.alerts.append(v["title"])
                 return {"notifyScriptableRunAlert": {"success": True}}
             case "CreateRunFiles":
-                files = [{"name": f, "uploadUrl": f"{self.url}/store/run/{v['run']}/{f}"}
-                         for f in v["files"]]  # fmt: skip
+                files = [
+                    {"name": f, "uploadUrl": f"{self.url}/store/run/{v['run']}/{f}"}
+                    for f in v["files"]
+                ]
                 return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
             case "CreateArtifact":
-                told = v["input"]
-                name = told["artifactCollectionName"]
-                new = {"type": told["artifactTypeName"], "run": told["runName"], "files": {}}
+                wanted = v["input"]
+                name = wanted["artifactCollectionName"]
+                new = {"type": wanted["artifactTypeName"], "run": wanted["runName"], "files": {}}
                 self._artifact.append(new | {"state": "PENDING", "name": name})
                 self.artifacts[name] = self._artifact[-1]
                 id = str(len(self._artifact) - 1)
-                return {"createArtifact": {"artifact": {
-                    "id": id, "state": "PENDING", "artifactSequence": {"latestArtifact": None},
-                }}}  # fmt: skip
+                return {
+                    "createArtifact": {
+                        "artifact": {
+                            "id": id,
+                            "state": "PENDING",
+                            "artifactSequence": {"latestArtifact": None},
+                        }
+                    }
+                }
             case "CreateArtifactManifest":
-                file = {"id": "f", "uploadUrl": f"{self.url}/store/manifest/{v['artifactID']}",
-                        "uploadHeaders": []}  # fmt: skip
+                file = {
+                    "id": "f",
+                    "uploadUrl": f"{self.url}/store/manifest/{v['artifactID']}",
+                    "uploadHeaders": [],
+                }
                 return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
             case "CreateArtifactFiles":
-                edges = [{"node": {
-                    "storagePath": f["name"], "uploadHeaders": [], "uploadMultipartUrls": None,
-                    "uploadUrl": f"{self.url}/store/artifact/{f['artifactID']}/{f['name']}",
-                    "artifact": {"id": f["artifactID"]},
-                }} for f in v["input"]["artifactFiles"]]  # fmt: skip
+                edges = [
+                    {
+                        "node": {
+                            "storagePath": f["name"],
+                            "uploadHeaders": [],
+                            "uploadMultipartUrls": None,
+                            "uploadUrl": f"{self.url}/store/artifact/{f['artifactID']}/{f['name']}",
+                            "artifact": {"id": f["artifactID"]},
+                        }
+                    }
+                    for f in v["input"]["artifactFiles"]
+                ]
                 return {"createArtifactFiles": {"files": {"edges": edges}}}
             case "CommitArtifact":
                 self._artifact[int(v["artifactID"])]["state"] = "COMMITTED"
@@ -134,12 +160,18 @@ class Server(http.server.ThreadingHTTPServer):
                 return {"project": {"allViews": {"edges": found}}}
             case "UpsertView2":
                 self.views[v["name"]] = v
-                return {"upsertView": {"inserted": True, "view": {
-                    "id": "v", "name": v["name"],
-                }}}  # fmt: skip
+                return {
+                    "upsertView": {
+                        "inserted": True,
+                        "view": {
+                            "id": "v",
+                            "name": v["name"],
+                        },
+                    }
+                }
         return None
 
-    def bucket(self, run: Told, project: dict[str, Any]) -> dict[str, Any]:
+    def bucket(self, run: ReceivedRun, project: dict[str, Any]) -> dict[str, Any]:
         def count(name: str) -> int:
             return len(run.lines[name])
 
@@ -155,14 +187,23 @@ class Server(http.server.ThreadingHTTPServer):
         return {
             "files": {"edges": held},
             "outputArtifacts": {"edges": made},
-            "id": f"id-{run.name}", "name": run.name, "displayName": run.about.get("displayName"),
-            "description": None, "config": run.about.get("config", "{}"), "sweepName": None,
-            "project": project | {"name": run.project}, "tags": run.about.get("tags") or [],
-            "summaryMetrics": json.dumps(run.summary), "notes": None, "wandbConfig": '{"t": {}}',
-            "historyLineCount": count("wandb-history.jsonl"), "logLineCount": 0,
+            "id": f"id-{run.name}",
+            "name": run.name,
+            "displayName": run.about.get("displayName"),
+            "description": None,
+            "config": run.about.get("config", "{}"),
+            "sweepName": None,
+            "project": project | {"name": run.project},
+            "tags": run.about.get("tags") or [],
+            "summaryMetrics": json.dumps(run.summary),
+            "notes": None,
+            "wandbConfig": '{"t": {}}',
+            "historyLineCount": count("wandb-history.jsonl"),
+            "logLineCount": 0,
             "eventsLineCount": count("wandb-events.jsonl"),
-            "historyTail": tail("wandb-history.jsonl"), "eventsTail": tail("wandb-events.jsonl"),
-        }  # fmt: skip
+            "historyTail": tail("wandb-history.jsonl"),
+            "eventsTail": tail("wandb-events.jsonl"),
+        }
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -194,10 +235,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body, variables = self._body(), {}
         operation = self.path.split("/")[1 if "/store/" in self.path else -1]
         if self.path == "/graphql":
-            asked = json.loads(body)
-            name = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
-            operation, variables = name[1] if name else "?", asked.get("variables") or {}
-        self.server.asked.append(operation)
+            query = json.loads(body)
+            name = re.search(r"(?:query|mutation)\s+(\w+)", query["query"])
+            operation, variables = name[1] if name else "?", query.get("variables") or {}
+        self.server.requests.append(operation)
         fault = self.server.fault(operation)
         if fault == "hang":
             time.sleep(60)
@@ -219,17 +260,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815
 
-    def _stream(self, told: dict[str, Any]) -> None:
+    def _stream(self, body: dict[str, Any]) -> None:
         _, _, _, project, name, _ = self.path.split("/")
         with self.server.lock:
             run = self.server.run(project, name)
-            for file, part in (told.get("files") or {}).items():
+            for file, part in (body.get("files") or {}).items():
                 if file == "output.log":
                     continue
                 rows = [json.loads(line) for line in part["content"]]
                 known = run.lines[file]
                 known[part["offset"] :] = rows
-            run.exit = told.get("exitcode") if told.get("complete") else run.exit
+            run.exit = body.get("exitcode") if body.get("complete") else run.exit
         self._say(200)
 
     def _store(self, body: bytes) -> None:
@@ -244,52 +285,54 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._say(200)
 
 
-def agrees(server: Server, folder: Path, run: str) -> Told:
+def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
     """Assert that all the server was told of a run is what the run's own files hold."""
     about = json.loads((folder / f"data/runs/{run}/model.json").read_text())
     metrics = json.loads((folder / f"metrics/runs/{run}.json").read_text())
-    told = server.runs[about["wandb"]["id"]]
+    received = server.runs[about["wandb"]["id"]]
     with (folder / f"data/runs/{run}/history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [line["_step"] for line in told.history] == list(range(1, len(rows) + 2))
-    for row, line in zip(rows, told.history, strict=False):
+    assert [line["_step"] for line in received.history] == list(range(1, len(rows) + 2))
+    for row, line in zip(rows, received.history, strict=False):
         for key, value in row.items():
             name = key.replace("val_", "validation/") if "val_" in key else f"train/{key}"
             name = key if key in ("epoch", "learning_rate") else name
             assert line[name] == pytest.approx(float(value), rel=1e-6), name
     parameters = yaml.safe_load((folder / "params.yaml").read_text())
-    assert told.config["defaults"] == parameters["defaults"]
-    assert told.config["experiments"] == {
+    assert received.config["defaults"] == parameters["defaults"]
+    assert received.config["experiments"] == {
         about["experiment"]: parameters["experiments"][about["experiment"]]
     }
     outputs = {p.name: file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()}
     outputs[f"{run}.json"] = file_sha256(folder / f"metrics/runs/{run}.json")
-    assert told.config["outputs"] == outputs
+    assert received.config["outputs"] == outputs
     data = folder / f"data/augmented/{about['experiment']}.pkl"
-    assert told.config["provenance"]["data_sha256"] == file_sha256(data)
-    assert told.config["provenance"]["identity"] == about["identity"]
+    assert received.config["provenance"]["data_sha256"] == file_sha256(data)
+    assert received.config["provenance"]["identity"] == about["identity"]
     for head, figures in metrics["heads"].items():
         for key in ("accuracy", "balanced_accuracy", "chance", "correct", "verdict"):
-            assert told.summary[f"test/{head}/{key}"] == figures[key]
+            assert received.summary[f"test/{head}/{key}"] == figures[key]
     losses = [float(r["val_loss"]) for r in rows]
-    assert told.summary["best/validation/loss"] == pytest.approx(min(losses), rel=1e-6)
-    assert told.summary["final/validation/loss"] == pytest.approx(losses[-1], rel=1e-6)
-    assert told.summary["best_epoch"] == losses.index(min(losses)) + 1
-    model = server.artifacts[f"model-{told.name}"]
+    assert received.summary["best/validation/loss"] == pytest.approx(min(losses), rel=1e-6)
+    assert received.summary["final/validation/loss"] == pytest.approx(losses[-1], rel=1e-6)
+    assert received.summary["best_epoch"] == losses.index(min(losses)) + 1
+    model = server.artifacts[f"model-{received.name}"]
     assert model["state"] == "COMMITTED"
     assert model["files"]["model.keras"] == (folder / f"data/runs/{run}/model.keras").read_bytes()
     stored = {p.read_bytes() for p in (folder / f"data/evaluations/{run}").glob("*.png")}
-    assert stored <= {body for name, body in told.files.items() if "images/pictures" in name}
-    table = server.artifacts[f"run-{told.name}-answers"]
+    assert stored <= {
+        content for name, content in received.files.items() if "images/pictures" in name
+    }
+    table = server.artifacts[f"run-{received.name}-answers"]
     assert table["state"] == "COMMITTED"
     answers = json.loads(table["files"]["answers.table.json"])["data"]
     assert len(answers) == min(metrics["n_test"], record.TABLE_ROWS)
-    assert told.about["groupName"] == about["experiment"]
-    assert told.about["jobType"] == "train"
-    assert set(told.about["tags"]) == {about["dataset"], about["experiment"]}
+    assert received.about["groupName"] == about["experiment"]
+    assert received.about["jobType"] == "train"
+    assert set(received.about["tags"]) == {about["dataset"], about["experiment"]}
     warnings = {f"{run}: {w.partition(':')[0]}" for w in metrics["warnings"]}
     assert warnings <= set(server.alerts)
-    return told
+    return received
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from facet.config import check_params, read_params
 from facet.tracking.dashboard import make_workspace
 from tests.helpers import ROOT, Project
-from tests.tracking.server import Server, agrees, serving
+from tests.tracking.server import Server, check_received, serving
 from tests.tracking.test_sync import make
 
 RANDOM = {"__id__", "id", "ref", "isAuto"}
@@ -50,8 +50,8 @@ def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) 
     assert done.returncode == 0, done.stderr
     assert "3 runs told from what is stored" in done.stdout
     for run in ("plain-0", "dropped-0"):
-        told = agrees(server, tracked.folder, run)
-        assert told.events == []  # the machine that ran is not here
+        record = check_received(server, tracked.folder, run)
+        assert record.events == []  # the machine that ran is not here
     assert any(name.startswith("comparisons-") for name in server.runs)
     (view,) = server.views.values()
     assert json.loads(view["spec"])
@@ -62,14 +62,18 @@ def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) 
     known = {k for r in server.runs.values() for row in [*r.history, r.summary] for k in row}
     drawn = {m for p in sections(tracked.parameters).values() for m in metrics(p)}
     assert {m for m in drawn if not m.startswith("system.")} <= known | {"items_per_second"}
-    pictures = {k for p in sections(tracked.parameters).values() for panel in p
-                for k in panel["config"].get("mediaKeys", [])}  # fmt: skip
+    pictures = {
+        k
+        for p in sections(tracked.parameters).values()
+        for panel in p
+        for k in panel["config"].get("mediaKeys", [])
+    }
     assert pictures <= known
 
-    server.asked.clear()
+    server.requests.clear()
     done = make(tracked.folder, server.url, "dashboard")
     assert done.returncode == 0, done.stderr
-    assert "file_stream" not in server.asked
+    assert "file_stream" not in server.requests
     assert len(server.views) == 1
     assert server.views[view["name"]]["id"] == "v"
 
@@ -80,8 +84,10 @@ def test_the_workspace_asks_what_the_comparisons_ask() -> None:
     for name, c in tree["comparisons"].items():
         panels = found[name]
         lines = [p for p in panels if p["viewType"] == "Run History Line Plot"]
-        assert metrics(lines)[:2] == [f"validation/{c['head']}_accuracy",
-                                      f"train/{c['head']}_accuracy"]  # fmt: skip
+        assert metrics(lines)[:2] == [
+            f"validation/{c['head']}_accuracy",
+            f"train/{c['head']}_accuracy",
+        ]
         assert {"system.cpu", "system.proc.memory.rssMB"} <= set(metrics(lines))
         for panel in lines:
             assert panel["config"]["groupBy"] == "provenance.value.experiment"

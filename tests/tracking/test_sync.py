@@ -12,7 +12,7 @@ import pytest
 
 from facet.tracking import records
 from tests.helpers import KEY, ROOT, Project, wandb_environment
-from tests.tracking.server import Server, agrees, serving
+from tests.tracking.server import Server, check_received, serving
 from tests.tracking.test_wandb_run import RUN, track
 
 
@@ -23,10 +23,13 @@ def server() -> Iterator[Server]:
 
 
 def make(folder: Path, url: str, tool: str = "sync") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "facet", tool], cwd=folder, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}
-                          | wandb_environment(url, "offline"),
-                          capture_output=True)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "facet", tool],
+        cwd=folder,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | wandb_environment(url, "offline"),
+        capture_output=True,
+    )
 
 
 def epochs(server: Server, id: str = "plain-0-abc") -> list[tuple[int, int]]:
@@ -35,10 +38,15 @@ def epochs(server: Server, id: str = "plain-0-abc") -> list[tuple[int, int]]:
 
 def samples(server: Server, folder: Path, id: str) -> None:
     """Assert that the machine's samples arrived as they were recorded here."""
-    local = [s["stats"]["item"] for f in records.record_files(folder / "wandb", id)
-             for s in records.read_records(f).get("stats", [])]  # fmt: skip
-    arrived = [{k.removeprefix("system."): v for k, v in e.items() if k.startswith("system.")}
-               for e in server.runs[id].events]  # fmt: skip
+    local = [
+        s["stats"]["item"]
+        for f in records.record_files(folder / "wandb", id)
+        for s in records.read_records(f).get("stats", [])
+    ]
+    arrived = [
+        {k.removeprefix("system."): v for k, v in e.items() if k.startswith("system.")}
+        for e in server.runs[id].events
+    ]
     assert len(local) == len(arrived) > 0
     for here, there in zip(local, arrived, strict=True):
         assert there == pytest.approx(here, rel=1e-6)
@@ -49,12 +57,12 @@ def test_offline_runs_arrive_whole_and_once(tracked: Project, server: Server) ->
     assert done.returncode == 0, done.stderr
     assert "3 runs uploaded" in done.stdout
     for run in ("plain-0", "dropped-0"):
-        samples(server, tracked.folder, agrees(server, tracked.folder, run).name)
+        samples(server, tracked.folder, check_received(server, tracked.folder, run).name)
     (comparisons,) = (r for r in server.runs.values() if r.name.startswith("comparisons-"))
     assert comparisons.about["jobType"] == "compare"
-    server.asked.clear()
+    server.requests.clear()
     assert "nothing waits" in make(tracked.folder, server.url).stdout
-    assert server.asked == []
+    assert server.requests == []
     for path in tracked.folder.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
@@ -64,13 +72,16 @@ def test_prune_removes_what_is_uploaded_and_nothing_else(tmp_path: Path, server:
     assert make(tmp_path, server.url).returncode == 0
     track(tmp_path, "tells")
     (waits,) = (f for f in records.record_files(tmp_path / "wandb") if "abc-r1" in f.name)
-    copies = {e["local_path"] for a in records.read_records(waits)["artifact"]
-              for e in a["artifact"]["manifest"]["contents"]}  # fmt: skip
+    copies = {
+        e["local_path"]
+        for a in records.read_records(waits)["artifact"]
+        for e in a["artifact"]["manifest"]["contents"]
+    }
     for path in (tmp_path / ".wandb-data").rglob("tmp*"):
         os.utime(path, (0, 0))
-    said = make(tmp_path, server.url, "prune").stdout
-    assert f"{tmp_path}/wandb: " in said
-    assert "1 uploaded folders removed, 1 not uploaded stay" in said
+    errors = make(tmp_path, server.url, "prune").stdout
+    assert f"{tmp_path}/wandb: " in errors
+    assert "1 uploaded folders removed, 1 not uploaded stay" in errors
     assert records.record_files(tmp_path / "wandb") == [waits]
     assert {str(p) for p in (tmp_path / ".wandb-data").rglob("*") if p.is_file()} == copies
     assert make(tmp_path, server.url).returncode == 0  # nothing it needs was taken
@@ -83,11 +94,11 @@ def test_an_online_run_arrives_as_it_goes_and_evaluation_joins_it(
         words = [sys.executable, "-m", f"stages.{stage}", "plain-0"]
         done = prepared.run(*words, **wandb_environment(server.url))
         assert "tracking: " not in done.stderr
-    samples(server, prepared.folder, agrees(server, prepared.folder, "plain-0").name)
-    uploads = server.asked.count("file_stream")
+    samples(server, prepared.folder, check_received(server, prepared.folder, "plain-0").name)
+    uploads = server.requests.count("file_stream")
     done = make(prepared.folder, server.url)
     assert done.returncode == 0, done.stderr
-    assert server.asked.count("file_stream") == uploads  # asked, and it was all there
+    assert server.requests.count("file_stream") == uploads  # asked, and it was all there
     assert "nothing waits" in make(prepared.folder, server.url).stdout
 
 
@@ -109,7 +120,7 @@ def test_a_killed_and_resumed_run_is_one_with_contiguous_steps(
 def test_a_run_that_is_still_running_is_left_alone(tmp_path: Path, server: Server) -> None:
     track(tmp_path, "killed")
     assert "nothing waits" in make(tmp_path, server.url).stdout
-    assert not server.asked
+    assert not server.requests
 
 
 def test_an_upload_cut_off_is_repeated_until_it_is_whole(tmp_path: Path, server: Server) -> None:
@@ -130,17 +141,21 @@ def test_an_upload_cut_off_is_repeated_until_it_is_whole(tmp_path: Path, server:
 
 def test_a_server_that_dies_in_the_middle_of_a_run(tmp_path: Path, server: Server) -> None:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    process = subprocess.Popen([sys.executable, "-c", RUN, "dies"], cwd=tmp_path, text=True,
-                               env=clean | {"PYTHONPATH": str(ROOT)}
-                               | wandb_environment(server.url),
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)  # fmt: skip
-    while "file_stream" not in server.asked and process.poll() is None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, "dies"],
+        cwd=tmp_path,
+        text=True,
+        env=clean | {"PYTHONPATH": str(ROOT)} | wandb_environment(server.url),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while "file_stream" not in server.requests and process.poll() is None:
         time.sleep(0.05)
     server.fault = lambda _: "drop"
-    out, said = process.communicate("\n")
+    out, errors = process.communicate("\n")
     assert process.returncode == 0
-    assert "make sync" in said
+    assert "make sync" in errors
     assert float(out.split()[1]) < 40
     server.fault = lambda _: None
     done = make(tmp_path, server.url)
@@ -186,4 +201,4 @@ def test_a_file_that_is_gone_holds_its_run_back_and_is_named(
     assert about["wandb"]["id"] not in server.runs
     assert "2 runs uploaded" in done.stdout
     assert make(tracked.folder, server.url).returncode == 0
-    agrees(server, tracked.folder, "plain-0")
+    check_received(server, tracked.folder, "plain-0")

@@ -90,9 +90,12 @@ def track(folder: Path, how: str = "new", **env: str) -> tuple[str, float, str, 
     """Its id, the seconds it took, what it said, and whether it imported W&B."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, how], cwd=folder, capture_output=True, text=True,
+        [sys.executable, "-c", RUN, how],
+        cwd=folder,
+        capture_output=True,
+        text=True,
         env=clean | {"PYTHONPATH": str(ROOT)} | env,
-    )  # fmt: skip
+    )
     assert "killed" in how or done.returncode == 0, done.stderr
     id, seconds, imported = (done.stdout or "- 0 -").split()
     return id, float(seconds), done.stderr, imported
@@ -115,9 +118,13 @@ told()
 
 
 def test_a_repeat_is_a_run_beside_the_first_and_what_joins_is_no_repeat(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", IDS], cwd=tmp_path, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}
-                          | wandb_environment())  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", IDS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | wandb_environment(),
+    )
     first, second = "plain-0-abc", "plain-0-abc-r1"
     assert done.stdout.split() == [first, first, second, second, "plain-0-abc-r2"], done.stderr
 
@@ -150,16 +157,16 @@ def test_a_bad_server_costs_seconds_and_nothing_is_lost(tmp_path: Path, what: st
     with serving() as server:
         server.fault = FAULTS.get(what, lambda _: None)
         url = server.url if what in FAULTS else "http://127.0.0.1:9"
-        _, seconds, said, _ = track(tmp_path, **wandb_environment(url))
-        assert "make sync" in said
-        assert "Traceback" not in said
+        _, seconds, output, _ = track(tmp_path, **wandb_environment(url))
+        assert "make sync" in output
+        assert "Traceback" not in output
         # The promise is 15 seconds; the rest is for a machine that is busy with other tests.
         assert seconds < 40
         assert len(recorded(tmp_path)["history"]) == 5
         if what == "hangs":  # what comes next in the grid does not even ask
-            server.asked.clear()
+            server.requests.clear()
             track(tmp_path, **wandb_environment(url))
-            assert server.asked == []
+            assert server.requests == []
             assert len(recorded(tmp_path)["history"]) == 10
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
@@ -245,8 +252,12 @@ def test_gpu_samples_would_flow(tmp_path: Path) -> None:
 def test_the_worst_answers_come_first_and_not_too_many() -> None:
     n = 2 * record.TABLE_ROWS
     sure = np.linspace(0.01, 0.99, n)
-    content = {"X_test": np.full((n, 2, 2, 1), 0.5), "names_test": np.arange(n).astype(str),
-               "y_test_a": np.zeros(n, int), "classes_a": np.array(["no", "yes"])}  # fmt: skip
+    content = {
+        "X_test": np.full((n, 2, 2, 1), 0.5),
+        "names_test": np.arange(n).astype(str),
+        "y_test_a": np.zeros(n, int),
+        "classes_a": np.array(["no", "yes"]),
+    }
     table = record.prediction_table(content, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert table.columns == ["name", "image", "a_true", "a_said", "a_probability"]
     assert [row[0] for row in table.rows] == [str(i) for i in range(record.TABLE_ROWS)]
@@ -260,8 +271,12 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
 def test_the_model_is_dvcs_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.keras").write_bytes(b"model")
-    for words in ("git init -q", "dvc init -q", "dvc cache dir -q --local ../elsewhere",
-                  "dvc add -q model.keras"):  # fmt: skip
+    for words in (
+        "git init -q",
+        "dvc init -q",
+        "dvc cache dir -q --local ../elsewhere",
+        "dvc add -q model.keras",
+    ):
         subprocess.run(words.split(), check=True, capture_output=True)
     Path("model.keras").unlink()
     Path("model.keras").write_bytes(b"model")

@@ -18,5 +18,10 @@ def make(folder: Path) -> None:
     source = load_digits()
     x = np.round(source.images * (255 / 16)).astype(np.uint8)
     y = source.target.astype(np.uint8)
-    np.savez(folder / "digits.npz", x_train=x[:-TEST], y_train=y[:-TEST],
-             x_test=x[-TEST:], y_test=y[-TEST:])  # fmt: skip
+    np.savez(
+        folder / "digits.npz",
+        x_train=x[:-TEST],
+        y_train=y[:-TEST],
+        x_test=x[-TEST:],
+        y_test=y[-TEST:],
+    )

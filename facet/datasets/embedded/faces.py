@@ -113,8 +113,14 @@ class Scene:
         self.u = (np.arange(width, dtype=np.float32) + 0.5) / self.scale
         self.v = self.u[: len(self.grey), None]
 
-    def blob(self, frame: Frame, centre: Triple, radii: Triple, paint: Paint | float,
-             smooth: Triple | None = None) -> None:  # fmt: skip
+    def blob(
+        self,
+        frame: Frame,
+        centre: Triple,
+        radii: Triple,
+        paint: Paint | float,
+        smooth: Triple | None = None,
+    ) -> None:
         """An ellipsoid at `centre` in `frame`, painted by the frame's coordinates of its surface.
 
         With M = diag(1/radii) R' and G = M'M its surface is d'Gd = 1; along the line of sight that

@@ -41,8 +41,17 @@ class Slide:
         self.on_body.ellipse(box, int(self.rng.integers(120, 255)))
         self.on_outline.ellipse(box, outline=230, width=max(1, round(0.16 * a)))
 
-    def thread(self, x: float, y: float, angle: float, length: float, width: float,
-               wiggle: float = 0.12, septa: float = 0, branches: float = 0) -> None:  # fmt: skip
+    def thread(
+        self,
+        x: float,
+        y: float,
+        angle: float,
+        length: float,
+        width: float,
+        wiggle: float = 0.12,
+        septa: float = 0,
+        branches: float = 0,
+    ) -> None:
         """A hypha from (x, y): a tube with two walls, cross walls `septa` apart, side branches."""
         step, width, points = 14 * self.zoom, width * self.zoom, [(x, y)]
         for turn in self.rng.normal(0, wiggle, int(length / 14)):

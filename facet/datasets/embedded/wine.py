@@ -37,28 +37,39 @@ class Reading(NamedTuple):
 # Statistics of the real table, rounded.
 READINGS = {
     "fixed_acidity": Reading(
-        1, True, 3.8, 15.9, Spread(8.1, 0.20, -0.3, 0.3), Spread(6.8, 0.125, 0.4, -0.2)),
+        1, True, 3.8, 15.9, Spread(8.1, 0.20, -0.3, 0.3), Spread(6.8, 0.125, 0.4, -0.2)
+    ),
     "volatile_acidity": Reading(
-        2, True, 0.08, 1.58, Spread(0.5, 0.36, 0.9, -0.7), Spread(0.26, 0.34, 0.8, -0.1)),
+        2, True, 0.08, 1.58, Spread(0.5, 0.36, 0.9, -0.7), Spread(0.26, 0.34, 0.8, -0.1)
+    ),
     "citric_acid": Reading(
-        2, False, 0, 1.66, Spread(0.27, 0.20, -0.5, 0.5), Spread(0.33, 0.12, -0.2, 0)),
+        2, False, 0, 1.66, Spread(0.27, 0.20, -0.5, 0.5), Spread(0.33, 0.12, -0.2, 0)
+    ),
     "residual_sugar": Reading(
-        1, True, 0.6, 65.8, Spread(2.3, 0.35, 0, 0.2), Spread(4.1, 0.91, -0.3, -0.2)),
+        1, True, 0.6, 65.8, Spread(2.3, 0.35, 0, 0.2), Spread(4.1, 0.91, -0.3, -0.2)
+    ),
     "chlorides": Reading(
-        3, True, 0.009, 0.611, Spread(0.082, 0.34, 0.1, -0.4), Spread(0.043, 0.34, 0.2, -0.5)),
+        3, True, 0.009, 0.611, Spread(0.082, 0.34, 0.1, -0.4), Spread(0.043, 0.34, 0.2, -0.5)
+    ),
     "free_sulfur_dioxide": Reading(
-        0, True, 1, 289, Spread(13, 0.68, -0.4, -0.2), Spread(30, 0.56, -1, 0)),
+        0, True, 1, 289, Spread(13, 0.68, -0.4, -0.2), Spread(30, 0.56, -1, 0)
+    ),
     "total_sulfur_dioxide": Reading(
-        0, True, 6, 440, Spread(37, 0.71, -0.5, -0.4), Spread(130, 0.34, -0.4, -0.3)),
+        0, True, 6, 440, Spread(37, 0.71, -0.5, -0.4), Spread(130, 0.34, -0.4, -0.3)
+    ),
     "density": Reading(
-        4, False, 0.987, 1.039, Spread(0.9968, 0.0019, 0, -0.4), Spread(0.994, 0.003, 0.2, -0.6)),
+        4, False, 0.987, 1.039, Spread(0.9968, 0.0019, 0, -0.4), Spread(0.994, 0.003, 0.2, -0.6)
+    ),
     "pH": Reading(
-        2, False, 2.72, 4.01, Spread(3.31, 0.15, 0.5, -0.1), Spread(3.19, 0.15, -0.1, 0.2)),
+        2, False, 2.72, 4.01, Spread(3.31, 0.15, 0.5, -0.1), Spread(3.19, 0.15, -0.1, 0.2)
+    ),
     "sulphates": Reading(
-        2, True, 0.22, 2, Spread(0.64, 0.22, -0.5, 0.6), Spread(0.48, 0.22, -0.2, 0)),
+        2, True, 0.22, 2, Spread(0.64, 0.22, -0.5, 0.6), Spread(0.48, 0.22, -0.2, 0)
+    ),
     "alcohol": Reading(
-        1, True, 8, 14.9, Spread(10.3, 0.10, -0.2, 1), Spread(10.4, 0.11, -0.3, 0.8)),
-}  # fmt: skip
+        1, True, 8, 14.9, Spread(10.3, 0.10, -0.2, 1), Spread(10.4, 0.11, -0.3, 0.8)
+    ),
+}
 # Tenths: correlations within a colour and quality, both colours pooled, in the order of READINGS.
 CORRELATION = (
     (10, -1, 4, 1, 1, -1, 0, 4, -5, 0, -1),
