@@ -24,7 +24,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         ("seeds", [], "seeds: .*at least 1"),
         ("seeds", 3, "seeds: .*valid list, got 3"),

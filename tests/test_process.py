@@ -44,7 +44,7 @@ def run(stage: list[str], what: str, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("what", "status", "said"),
+    ("what", "status", "output"),
     [
         ("go", 0, ""),
         ("refuse", 1, "stage: file.csv: is wrong\n"),

@@ -87,7 +87,7 @@ def test_arrays_keep_their_own_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"y_test": None}, "y_test"),
         ({"y_train": np.zeros(2, "uint8")}, "not one label for each"),
@@ -113,7 +113,7 @@ def test_tables_follow_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a,b\n", "has no rows"),
         ("", "not a CSV table"),

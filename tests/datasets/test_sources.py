@@ -61,7 +61,7 @@ def test_a_download_cut_off_goes_on_where_it_was(tmp_path: Path, serve: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "message"),
     [
         ("file\na.png\n", "no column `files`"),
         ("", "no column `files`"),
@@ -88,7 +88,7 @@ def test_a_missing_file_is_named(tmp_path: Path, serve: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("file:///nowhere/at/all", "nowhere/at/all"),
         ("http://127.0.0.1:9/faces", "files_list.csv"),
