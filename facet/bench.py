@@ -17,8 +17,9 @@ import yaml
 
 from facet.config import read_params
 from facet.errors import InputError
-from facet.grid.stage_server import Client, Server
+from facet.grid.stage_server import StageServer
 from facet.names import COSTS, PACKAGES_FILE, PARAMS_FILE
+from facet.process import SERVER_VARIABLE
 from facet.storage import read_json
 
 # One call of Keras's augmentation layers for each image, as the course did it, from the same
@@ -51,7 +52,7 @@ def time_process(place: Path, *words: str, **environment: str) -> float:
 
 def time_stage(place: Path, name: str, what: str, **environment: str) -> float:
     """Seconds of one stage as a process of its own in the folder `place`."""
-    return time_process(place, "-m", f"stages.{name}", what, **environment)
+    return time_process(place, "-m", "stages", name, what, **environment)
 
 
 def write_project(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -133,18 +134,18 @@ def bench_starting(place: Path, pairs: int) -> None:
         ("augment", "wine_shallow"),
     ):
         time_stage(place, name, what)
-    cold, warm = [], []
+    cold: list[float] = []
+    warm: list[float] = []
     os.environ["PYTHONPATH"] = str(Path.cwd())  # the server's too
-    with Server() as server, (place / "said").open("w") as log:
-        client = Client(server.path)
+    with StageServer():
         for i in range(pairs + 1):
-            cold.append(sum(time_stage(place, s, "wine_shallow-0") for s in ("train", "evaluate")))
-            begun = time.monotonic()
-            for name in ("train", "evaluate"):
-                words = [f"stages.{name}", "wine_shallow-0"]
-                if client.run(words, str(place), dict(os.environ), log):
-                    raise InputError((place / "said").read_text().strip().splitlines()[-1])
-            warm.append(time.monotonic() - begun)
+            for seconds, environment in ((cold, {SERVER_VARIABLE: ""}), (warm, {})):
+                seconds.append(
+                    sum(
+                        time_stage(place, s, "wine_shallow-0", **environment)
+                        for s in ("train", "evaluate")
+                    )
+                )
             if not i:  # the server may have been importing still
                 del cold[0], warm[0]
     ratios = [a / b for a, b in zip(warm, cold, strict=True)]

@@ -2,19 +2,65 @@
 
 import contextlib
 import ctypes
+import json
 import os
+import runpy
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from facet.errors import InputError
 
+# What the launcher's environment may hold: the socket of a stage server (an abstract one, its name
+# after an @), and a file to which it appends the stage's name and seconds.
+SERVER_VARIABLE, TIMINGS_VARIABLE = "FACET_STAGE_SERVER", "FACET_TIMINGS"
+
+
+def launch_stage(name: str, words: list[str]) -> None:
+    """Run stage `name` and end with its exit status: what `python -m stages NAME ITEM` does.
+
+    On the stage server that the environment names, if there is one, else in a child process. Either
+    way this process waits for it, and the stage ends when it does.
+    """
+    started = time.monotonic()
+    status = _ask_server(name, words)
+    if status is None:
+        status = _run_in_child(name, words)
+    if file := os.environ.get(TIMINGS_VARIABLE):
+        with open(file, "a") as timings:
+            seconds = time.monotonic() - started
+            timings.write(f"{'@'.join([name, *words[:1]])}\t{seconds:.3f}\n")
+    sys.exit(status if status >= 0 else 128 - status)
+
+
+def _ask_server(name: str, words: list[str]) -> int | None:
+    """The exit status of the stage on the server; None where there is none or it has gone."""
+    address = os.environ.get(SERVER_VARIABLE)
+    if not address:
+        return None
+    # Whoever ends this process ends the connection, and with it the stage.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    die_with(os.getppid())
+    own = (SERVER_VARIABLE, TIMINGS_VARIABLE)
+    environment = {k: v for k, v in os.environ.items() if k not in own}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+            server.connect("\0" + address.removeprefix("@"))
+            request = json.dumps([["stages", name, *words], os.getcwd(), environment])
+            socket.send_fds(server, [request.encode()], [1, 2])
+            answer = server.recv(16)
+    except OSError:
+        return None
+    return int(answer) if answer else None
+
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Run `main` as `run_command` does, in a process group that dies with its parent."""
-    _supervise()
+    """Run `main` as `run_command` does; SIGTERM ends it in order."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_command(main)
 
@@ -52,19 +98,22 @@ def _fail(name: str, message: str) -> None:
     sys.exit(1)
 
 
-def _supervise() -> None:
-    """Fork: the child goes on as the stage, this process waits, and takes it along when it ends.
+def _run_in_child(name: str, words: list[str]) -> int:
+    """Fork: the child becomes the stage, this process waits, and takes it along when it ends.
 
     DVC ignores Ctrl-C while a command runs and leaves it to the terminal to tell the command; and
-    a killed DVC leaves the command running. So the waiting process stays in the terminal's group
-    and passes signals on to the group of the stage.
+    a killed DVC leaves the command running. So this process stays in the terminal's group and
+    passes signals on to the group of the stage.
     """
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         die_with(parent)
-        return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = [name, *words]
+        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+        sys.exit(0)
     die_with(os.getppid())
 
     def pass_on(number: int, _: Any) -> None:
@@ -78,7 +127,7 @@ def _supervise() -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    os._exit(status if status >= 0 else 128 - status)
+    return status
 
 
 def die_with(parent: int) -> None:

@@ -1,6 +1,7 @@
-"""The wrapper every stage enters by, as a process."""
+"""The launcher every stage is started by, as a process."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,8 +28,11 @@ run_stage(main)
 
 @pytest.fixture
 def stage(tmp_path: Path) -> list[str]:
-    (tmp_path / "stage.py").write_text(STAGE)
-    return [sys.executable, str(tmp_path / "stage.py")]
+    """The command of a stage in `tmp_path`, without its item."""
+    (tmp_path / "stages").mkdir()
+    shutil.copy(ROOT / "stages/__main__.py", tmp_path / "stages")
+    (tmp_path / "stages/pickle.py").write_text(STAGE)
+    return [sys.executable, "-m", "stages", "pickle"]
 
 
 def run(stage: list[str], what: str, folder: Path) -> subprocess.Popen[str]:
@@ -47,8 +51,8 @@ def run(stage: list[str], what: str, folder: Path) -> subprocess.Popen[str]:
     ("what", "status", "output"),
     [
         ("go", 0, ""),
-        ("refuse", 1, "stage: file.csv: is wrong\n"),
-        ("missing", 1, "stage: nowhere/file: No such file or directory\n"),
+        ("refuse", 1, "pickle: file.csv: is wrong\n"),
+        ("missing", 1, "pickle: nowhere/file: No such file or directory\n"),
     ],
 )
 def test_errors_are_one_line(
@@ -81,7 +85,7 @@ def test_the_stage_ends_with_the_process_that_waits_for_it(
 
 
 def test_the_stage_ends_when_its_parent_is_killed(stage: list[str], tmp_path: Path) -> None:
-    command = f"{stage[0]} {stage[1]} wait; true"
+    command = f"{' '.join(stage)} wait; true"
     parent = subprocess.Popen(
         ["sh", "-c", command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )

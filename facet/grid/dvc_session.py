@@ -1,38 +1,28 @@
 """DVC in this process: its lock, its status, its stages, with what it says in a log."""
 
 import contextlib
-import logging
 import os
+import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from dvc.dependency import param as dvc_param
+from dvc.dvcfile import PROJECT_FILE
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from facet.errors import InputError
-
-
-@contextlib.contextmanager
-def parse_params_once() -> Iterator[None]:
-    """Have DVC parse params.yaml once, and not for each stage that declares a key of it."""
-    load_path = dvc_param.load_path
-    dvc_param.load_path = cache(load_path)
-    try:
-        yield
-    finally:
-        dvc_param.load_path = load_path
+from facet.names import LOCK_FILE
+from facet.process import TIMINGS_VARIABLE
 
 
 def changed_stages() -> set[str]:
     """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
     try:
-        with parse_params_once(), Repo() as repo:
+        with Repo() as repo:
             return set(repo.status())
     except DvcException as e:
         raise InputError(f"dvc status failed: {e}") from None
@@ -48,50 +38,60 @@ def write_lock(lock: Path, stages: dict[str, Any]) -> None:
     dump_yaml(lock, {"schema": "2.0", "stages": stages})
 
 
-class StageTimer(logging.Handler):
-    """Takes the seconds of each stage that DVC runs, from what it logs."""
+@dataclass
+class Session:
+    """DVC in this process, and what came of it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.ran: dict[str, float] = {}
-        self.status = 0
-        self._running, self._since = "", 0.0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Note when a stage begins, and that the one before has ended."""
-        if isinstance(record.msg, str) and record.msg.startswith(("Running stage", "Stage '")):
-            self.stop()
-            running = record.msg.startswith("Running")
-            self._running = str(record.args[0]) if running and record.args else ""  # type: ignore[index]
-            self._since = time.monotonic()
-
-    def stop(self) -> None:
-        """Note that the stage that ran last has ended."""
-        if self._running:
-            self.ran[self._running] = time.monotonic() - self._since
-        self._running = ""
+    repo: Repo
+    status: int = 0  # 1 where DVC refused
+    ran: dict[str, float] = field(default_factory=dict)  # seconds by stage
 
 
 @contextlib.contextmanager
-def open_dvc(log: Path) -> Iterator[tuple[Repo, StageTimer]]:
+def open_dvc(log: Path) -> Iterator[Session]:
     """DVC in this process, with all that it and its stages say in `log`.
 
     In this process, since starting DVC's own takes longer than what it has to do for a run. Where
-    DVC refuses, that is said, and the timer's status is 1.
+    DVC refuses, that is said, and the session's status is 1.
     """
-    timer, logger = StageTimer(), logging.getLogger("dvc")
-    logger.addHandler(timer)
     log.unlink(missing_ok=True)
+    timings = log.with_suffix(".timings").absolute()
+    timings.unlink(missing_ok=True)
+    os.environ[TIMINGS_VARIABLE] = str(timings)
     try:
-        with log.open("a") as file, redirect_output(file), parse_params_once(), Repo() as repo:
+        with log.open("a") as file, redirect_output(file), Repo() as repo:
+            session = Session(repo)
             try:
-                yield repo, timer
+                yield session
             except DvcException as e:
                 print(f"ERROR: {e}")
-                timer.status = 1
+                session.status = 1
     finally:
-        logger.removeHandler(timer)
-        timer.stop()
+        del os.environ[TIMINGS_VARIABLE]
+        if timings.exists():
+            lines = (line.split("\t") for line in timings.read_text().splitlines())
+            session.ran = {name: float(seconds) for name, seconds in lines}
+
+
+def reproduce_stages(session: Session, names: list[str]) -> dict[str, Any]:
+    """Make these stages of dvc.yaml, one after the other; returns the entries of those that ran.
+
+    `dvc repro` builds the whole graph and writes dvc.lock for each stage: 1.4 s where this takes
+    0.4 s (56 times in the default grid). Where another release of DVC has other methods, `dvc
+    repro` is called after all.
+    """
+    try:
+        stages = [session.repo.stage.load_one(PROJECT_FILE, name=name) for name in names]
+        with session.repo.lock:
+            ran = [stage for stage in stages if stage.reproduce()]
+            for stage in ran:
+                stage.dump(update_pipeline=False)
+    except (AttributeError, TypeError):
+        command = ["dvc", "repro", "--single-item", *names]
+        session.status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
+        return read_lock(LOCK_FILE)
+    lock_entries = read_lock(LOCK_FILE) if ran else {}
+    return {stage.addressing: lock_entries[stage.addressing] for stage in ran}
 
 
 @contextlib.contextmanager

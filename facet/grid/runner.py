@@ -18,7 +18,7 @@ from facet.config import Parameters, check_params, parse_run, read_params, run_n
 from facet.errors import InputError
 from facet.grid.dvc_session import changed_stages, open_dvc, read_lock, write_lock
 from facet.grid.plan import plan_targets
-from facet.grid.stage_server import Server
+from facet.grid.stage_server import StageServer
 from facet.grid.summary import format_summary
 from facet.grid.worker import extract_error, run_target
 from facet.grid.worktree import WORKERS, sync_worktree
@@ -63,7 +63,7 @@ def run_on_cluster(
     )
     results, known = [], read_lock(root / LOCK_FILE)
     with (
-        Server() as server,
+        StageServer(),
         LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
@@ -83,7 +83,6 @@ def run_on_cluster(
                 target,
                 stages,
                 str(root),
-                server.path,
                 {s: known[s] for s in stages if s in known},
                 *(futures[w] for w in waits),
                 key=target,
@@ -177,16 +176,16 @@ def make_runs(
         targets = [] if whole and not failed else made
         log = WORKERS / "logs/closing.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with open_dvc(log) as (repo, timer):
-            repo.reproduce(targets)
-        if timer.status:
+        with open_dvc(log) as session:
+            session.repo.reproduce(targets)
+        if session.status:
             raise InputError(f"dvc repro failed: {extract_error(log.read_text()).strip()}")
-        if repeated := [s for s in timer.ran if s != STAGES[-1]]:
+        if repeated := [s for s in session.ran if s != STAGES[-1]]:
             raise InputError(
                 f"the closing dvc repro ran {', '.join(repeated[:4])} again: the workers' "
                 "results were not accepted; is a file being edited meanwhile?"
             )
-        ran |= timer.ran
+        ran |= session.ran
     write_timings(ran)
     if failed:
         raise InputError(

@@ -1,9 +1,12 @@
-"""Run stages from a process that has their libraries imported: what the grid's workers do.
+"""Run stages from a process that has their libraries imported.
 
-Imports take longer than most of what a stage does. So the grid starts a server, which imports the
-libraries once; each worker is connected to a fork of it, and that forks for every stage. The stage
-then runs as `python -m` would run it, on the project's own modules read anew. (The standard
-library's forkserver imports its caller's main module, and DVC with it, into each child.)
+Imports take longer than most of what a stage does: TensorFlow's alone 4 s of the 6 s of a small
+training. So the grid starts a server, which imports the libraries once; the command of each stage,
+`python -m stages NAME ITEM`, asks it (`facet.process`), and it forks a process that becomes that
+command. Nothing of the project is imported here: each stage reads the code of its own folder, as
+it is then. Where no server answers, a stage runs by itself, and makes the same bytes.
+
+This file is also the server's program; run so, it uses the standard library alone.
 """
 
 import contextlib
@@ -11,7 +14,6 @@ import gc
 import importlib
 import json
 import os
-import pkgutil
 import runpy
 import secrets
 import select
@@ -21,103 +23,83 @@ import struct
 import subprocess
 import sys
 import traceback
-from typing import TextIO
-
-from facet.process import die_with
+from functools import partial
 
 LARGEST = 1 << 20  # bytes of a request; the environment is most of it
+# What the stages import, and what those libraries import where they use it.
+LIBRARIES = (
+    "tensorflow",
+    "wandb",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "pandas",
+    "PIL.Image",
+    "pydantic",
+    "scipy.ndimage",
+    "scipy.optimize",
+    "scipy.stats",
+    "tqdm",
+    "typer",
+    "yaml",
+)
 
 
-class Server:
-    """The process all stages are forked from; it ends with this one."""
+class StageServer:
+    """The process that stages are forked from, named in the environment; it ends with this one."""
 
     def __init__(self) -> None:
         # A name that Linux keeps in no folder: nothing is left where this process is killed.
-        self.path = f"\0facet-{os.getpid()}-{secrets.token_hex(8)}"
+        self.address = f"@facet-{os.getpid()}-{secrets.token_hex(8)}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "StageServer":
+        from facet.process import SERVER_VARIABLE, die_with
+
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            listening.bind(self.path)
-            listening.listen()
+            listening.bind("\0" + self.address[1:])
+            listening.listen(64)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "facet.grid.stage_server", str(listening.fileno())],
+                [sys.executable, "-P", __file__, str(listening.fileno())],
                 pass_fds=[listening.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+                preexec_fn=partial(die_with, os.getpid()),
             )
-
-    def close(self) -> None:
-        """End the server's process."""
-        self.process.terminate()
-        self.process.wait()
-
-    def __enter__(self) -> "Server":
+        os.environ[SERVER_VARIABLE] = self.address
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        from facet.process import SERVER_VARIABLE
 
-
-class Client:
-    """A worker's connection to the server; what it asked for ends with it."""
-
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with contextlib.suppress(OSError):
-            self.socket.connect(path)
-
-    def run(
-        self,
-        words: list[str],
-        folder: str,
-        environment: dict[str, str],
-        output: TextIO | None = None,
-    ) -> int | None:
-        """Run `python -m` with `words` in `folder`; returns its exit status.
-
-        What it prints goes to `output`, or where this process's output goes. None if the server is
-        gone.
-        """
-        request = json.dumps([words, folder, environment]).encode()
-        outputs = [output.fileno()] * 2 if output else [1, 2]
-        try:
-            socket.send_fds(self.socket, [request], outputs)
-            answer = self.socket.recv(16)
-        except OSError:
-            return None
-        return int(answer) if answer else None
+        os.environ.pop(SERVER_VARIABLE, None)
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
 
 
 def import_libraries() -> None:
-    """Import what the stages import, TensorFlow as train does, and forget the project's modules."""
-    from facet import datasets, evaluation, models
-    from facet.models.runtime import import_tensorflow
-    from facet.tracking import record, wandb_run  # noqa: F401
-
-    wandb_run.import_wandb()
-    import_tensorflow()
-    for room in (datasets, models, evaluation):
-        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-            importlib.import_module(module.name)
-    # What they import where they use it.
-    for name in ("matplotlib.backends.backend_agg", "scipy.optimize", "scipy.stats"):
+    """Import what the stages import, in silence: TensorFlow looks for GPUs aloud."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    for name in LIBRARIES:
         importlib.import_module(name)
-    # A stage reads the project's code as it is then.
-    for name in [n for n in sys.modules if n.partition(".")[0] == "facet"]:
-        del sys.modules[name]
-    gc.collect()
-    gc.freeze()  # what is there stays shared between the processes
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nothing)
+    gc.freeze()  # the standard library's way to keep what is there shared between forks
 
 
 def serve_forever(listening: socket.socket) -> None:
-    """Fork for each client of the same user."""
+    """Fork for each request of the same user."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these
     while True:
         client, _ = listening.accept()
-        server = os.getpid()
         _, user, _ = struct.unpack(
             "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )
         if user == os.getuid() and os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            die_with(server)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the client's end is its end
             listening.close()
             with contextlib.suppress(OSError):  # it has gone
                 serve_client(client)
@@ -126,27 +108,23 @@ def serve_forever(listening: socket.socket) -> None:
 
 
 def serve_client(client: socket.socket) -> None:
-    """Fork for each of a client's requests in turn, and answer with the exit status."""
-    here = os.getpid()
-    while True:
-        request, outputs, *_ = socket.recv_fds(client, LARGEST, 2)
-        if not request:
-            return
-        child = os.fork()
-        if child == 0:
-            die_with(here)
-            client.close()
-            words, folder, environment = json.loads(request)
-            run_module(words, folder, environment, outputs)
-        for output in outputs:
-            os.close(output)
-        running = os.pidfd_open(child)
-        # A client asks for one thing at a time: if it is heard of meanwhile, it has gone.
-        if client.fileno() in select.select([running, client.fileno()], [], [])[0]:
-            os.kill(child, signal.SIGTERM)
-        os.close(running)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        client.send(str(status).encode())
+    """Run what a client asks for in a child process, and answer with its exit status."""
+    request, outputs, *_ = socket.recv_fds(client, LARGEST, 2)
+    if not request:
+        return
+    child = os.fork()
+    if child == 0:
+        client.close()
+        words, folder, environment = json.loads(request)
+        run_module(words, folder, environment, outputs)
+    for output in outputs:
+        os.close(output)
+    running = os.pidfd_open(child)
+    # A client asks for one thing: if it is heard of meanwhile, it has gone.
+    if client.fileno() in select.select([running, client.fileno()], [], [])[0]:
+        os.kill(child, signal.SIGTERM)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    client.send(str(status).encode())
 
 
 def run_module(
@@ -158,11 +136,12 @@ def run_module(
         for ours, output in zip((1, 2), outputs, strict=True):
             os.dup2(output, ours)
             os.close(output)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        sys.path[0] = folder
+        sys.path.insert(0, folder)
         if "sitecustomize" in sys.modules:  # it too may look at the environment
             importlib.reload(sys.modules["sitecustomize"])
         sys.argv = list(words)
@@ -180,8 +159,10 @@ def run_module(
 
 
 if __name__ == "__main__":
-    die_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages, and for who waits
     import_libraries()
+    # A fork takes one thread along: what another held locked would stay so.
+    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+        sys.exit(f"stage server: {threads} threads after the imports; stages run without it")
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         serve_forever(listening)

@@ -26,11 +26,12 @@ PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_
 # byte of its outputs. tests/stages/test_dependencies.py compares dvc.yaml with them, and patches.
 UNDECLARED_MODULES = {
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
-    "facet/process.py": "signals and the wording of errors",
+    "facet/process.py": "signals, the wording of errors, where a stage runs",
     "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
 }
 # What else a stage may read without a word in dvc.yaml, and why that can change no result.
 ALLOWED = UNDECLARED_MODULES | {
+    "stages/__main__.py": "starts the stage that it is told",
     ".ckpt/": "found by a hash of all that the run depends on",
     ".git/": "W&B is told the commit",
     "metrics/costs/": "says into which W&B run a repeat went",

@@ -1,16 +1,17 @@
 """The grid runner's parts; the whole of it is in test_pipeline.py."""
 
+import contextlib
 import json
-import logging
 import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.stage import Stage
 
 from facet.config import check_params, run_names
 from facet.grid import dvc_session, summary
 from facet.grid.plan import plan_targets
-from tests.helpers import small_parameters
+from tests.helpers import Project, small_parameters
 
 
 def test_a_plan_holds_what_is_stale_and_what_waits_for_it() -> None:
@@ -83,15 +84,37 @@ def test_what_is_said_goes_to_the_log_and_comes_back_after_an_error(
     assert capfd.readouterr().out == "outside\n"
 
 
-def test_only_stages_that_ran_are_timed() -> None:
-    watch = dvc_session.StageTimer()
-    for message, *args in (
-        ("Stage '%s' didn't change, skipping", "download@faces"),
-        ("Running stage '%s':", "train@plain-0"),
-        ("Running stage '%s':", "evaluate@plain-0"),
-        ("Stage '%s' is cached - skipping run, checking out outputs", "compare"),
-        ("To track the changes with git, run:",),
-    ):
-        watch.emit(logging.LogRecord("dvc", logging.INFO, "", 0, message, tuple(args), None))
-    watch.stop()
-    assert list(watch.ran) == ["train@plain-0", "evaluate@plain-0"]
+def test_stages_are_made_timed_and_entered_in_the_lock(project: Project) -> None:
+    log = project.folder / "log"
+    with contextlib.chdir(project.folder):
+        for ran in (["download@faces", "pickle@faces"], []):
+            with dvc_session.open_dvc(log) as session:
+                entries = dvc_session.reproduce_stages(session, ["download@faces", "pickle@faces"])
+            assert session.status == 0
+            assert list(session.ran) == list(entries) == ran
+            assert all(seconds > 0.01 for seconds in session.ran.values())
+        # By DVC's own methods, without `dvc repro`.
+        assert "Running stage 'pickle@faces'" not in log.read_text()
+    assert project.ran("pickle@faces") == []  # DVC finds nothing to do
+
+
+def test_a_dvc_with_other_methods_is_called_as_a_command(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Stage, "dump")
+    with contextlib.chdir(project.folder):
+        with dvc_session.open_dvc(project.folder / "log") as session:
+            entries = dvc_session.reproduce_stages(session, ["download@faces", "pickle@faces"])
+        assert session.status == 0
+        assert list(entries) == ["download@faces", "pickle@faces"]
+        with dvc_session.open_dvc(project.folder / "log") as session:
+            entries = dvc_session.reproduce_stages(session, ["download@nothing"])
+        assert session.status == 1
+
+
+def test_a_refusal_of_dvc_is_in_the_log(project: Project) -> None:
+    with contextlib.chdir(project.folder):
+        with dvc_session.open_dvc(project.folder / "log") as session:
+            dvc_session.reproduce_stages(session, ["download@nothing"])
+        assert session.status == 1
+        assert "download@nothing" in (project.folder / "log").read_text()

@@ -10,23 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc.stage import run as dvc_run
-from dvc.stage.exceptions import StageCmdFailedError
 
-from facet.grid import worker
-from facet.grid.stage_server import Client, Server
+from facet.grid.stage_server import StageServer
+from facet.process import SERVER_VARIABLE, TIMINGS_VARIABLE
 from tests.helpers import ROOT, is_alive, wait_for_pid
 
+# Takes the place of a stage.
 PROBE = """
 import os, sys, time
 from pathlib import Path
 
-loaded = [n for n in sys.modules if n.startswith("facet")]
+loaded = [n for n in ("facet.config", "facet.storage", "facet.models") if n in sys.modules]
 
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
     if what == "tell":
-        print("told", os.environ.get("TOLD"), sys.argv[0].rpartition("/")[2])
+        print("value", os.environ.get("VALUE"), sys.argv[0].rpartition("/")[2])
         print("warm", "tensorflow" in sys.modules, loaded)
     elif what == "wait":
         time.sleep(60)
@@ -44,96 +43,110 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the project's code and a stage that tells of itself."""
+    """A folder with the project's code, in which `pickle` tells of itself."""
     folder = tmp_path_factory.mktemp("warm")
     for name in ("stages", "facet"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "facet/review/trace.py", folder / "sitecustomize.py")
-    (folder / "stages/probe.py").write_text(PROBE)
+    (folder / "stages/pickle.py").write_text(PROBE)
     return folder
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
+def server(folder: Path) -> Iterator[StageServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))  # for sitecustomize
-        server = Server()
-    with server:
-        yield server
+        server = StageServer()
+        with server:
+            yield server
+    assert server.process
     assert server.process.returncode == -signal.SIGTERM
+    assert SERVER_VARIABLE not in os.environ
 
 
-@pytest.fixture
-def client(server: Server) -> Client:
-    return Client(server.path)
-
-
-def test_a_stage_runs_as_python_m_runs_it(
-    client: Client, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    environment = dict(os.environ) | {"TOLD": "by the environment"}
-    assert client.run(["stages.probe", "tell"], str(folder), environment) == 0
-    warm = capfd.readouterr().out
-    assert warm == "told by the environment probe.py\nwarm True []\n"
-    subprocess.run(
-        [sys.executable, "-m", "stages.probe", "tell"], cwd=folder, env=environment, check=True
+def launch(
+    folder: Path, *words: str, server: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m stages pickle` with `words`, in `folder`, told of the server."""
+    own = {"PYTHONPATH": str(folder), SERVER_VARIABLE: server}
+    return subprocess.run(
+        [sys.executable, "-m", "stages", "pickle", *words],
+        cwd=folder,
+        env=os.environ | own | environment,
+        capture_output=True,
+        text=True,
     )
-    assert capfd.readouterr().out == warm.replace("warm True", "warm False")
+
+
+def test_a_stage_runs_warm_as_it_runs_cold(
+    server: StageServer, folder: Path, tmp_path: Path
+) -> None:
+    warm = launch(folder, "tell", server=server.address, VALUE="by the environment")
+    assert warm.stdout == "value by the environment pickle.py\nwarm True []\n", warm.stderr
+    cold = launch(folder, "tell", server="", VALUE="by the environment")
+    assert cold.stdout == warm.stdout.replace("warm True", "warm False")
 
     # Who has Python note what a stage reads, as a review does, has its notes.
-    traced = environment | {
-        "FACET_TRACE": str(tmp_path),
-        "DVC_STAGE": "probe",
-        "DVC_ROOT": str(folder),
-    }
-    assert client.run(["stages.probe", "tell"], str(folder), traced) == 0
-    assert capfd.readouterr().out == warm
-    assert "open\tfacet/process.py" in (tmp_path / "probe").read_text().splitlines()
+    traced = {"FACET_TRACE": str(tmp_path), "DVC_STAGE": "pickle", "DVC_ROOT": str(folder)}
+    assert launch(folder, "tell", server=server.address, **traced).stdout.startswith("value")
+    assert "open\tfacet/errors.py" in (tmp_path / "pickle").read_text().splitlines()
 
     # The project's code is read anew, and a stage leaves the next one nothing.
-    (folder / "stages/probe.py").write_text(PROBE.replace("told", "now"))
-    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0
-    assert capfd.readouterr().out.startswith("now None probe.py\n")
-    (folder / "stages/probe.py").write_text(PROBE)
+    (folder / "stages/pickle.py").write_text(PROBE.replace('"value"', '"now"'))
+    assert launch(folder, "tell", server=server.address).stdout.startswith("now None pickle.py\n")
+    (folder / "stages/pickle.py").write_text(PROBE)
 
 
-def test_how_a_stage_ends_is_told(
-    client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("warm", [True, False])
+def test_how_a_stage_ends_is_told(server: StageServer, folder: Path, warm: bool) -> None:
+    address = server.address if warm else ""
+    refused = launch(folder, "that", server=address)
+    assert (refused.returncode, refused.stderr) == (1, "pickle: that: is wrong; mend it\n")
+    unusable = launch(folder, server=address)
+    assert unusable.returncode == 2
+    assert "Missing argument" in unusable.stderr
+    assert launch(folder, "die", server=address).returncode == 128 + 9
+    assert launch(folder, "tell", server=address).returncode == 0
+    absent = subprocess.run(
+        [sys.executable, "-m", "stages", "absent"], cwd=folder, capture_output=True, text=True
+    )
+    assert absent.returncode == 1
+    assert "download,pickle," in absent.stderr
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_stage_is_timed_once(
+    server: StageServer, folder: Path, tmp_path: Path, warm: bool
 ) -> None:
-    assert client.run(["stages.probe", "that"], str(folder), {}) == 1
-    assert capfd.readouterr().err == "probe: that: is wrong; mend it\n"
-    assert client.run(["stages.probe"], str(folder), {}) == 2
-    assert "Missing argument" in capfd.readouterr().err
-    assert client.run(["stages.probe", "die"], str(folder), {}) == 128 + 9
-    assert client.run(["stages.absent"], str(folder), {}) == 1
-    assert "No module named stages.absent" in capfd.readouterr().err
-    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0
+    timings = {TIMINGS_VARIABLE: str(tmp_path / "timings")}
+    launch(folder, "tell", server=server.address if warm else "", **timings)
+    (line,) = (tmp_path / "timings").read_text().splitlines()
+    name, seconds = line.split("\t")
+    assert name == "pickle@tell"
+    assert float(seconds) > 0
 
 
-def test_dvc_takes_what_the_server_says_and_does_without_it(
-    client: Client,
-    folder: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    cold = dvc_run._run
-    options = {"cwd": str(folder), "env": dict(os.environ) | {"PYTHONPATH": str(folder)}}
-    with worker.run_on_server(client):
-        dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
-        assert "warm True" in capfd.readouterr().out
-        # What needs a shell is given one.
-        dvc_run._run("/bin/sh", "python -m stages.probe tell; echo also", **options)
-        out = capfd.readouterr().out
-        assert "warm False" in out
-        assert "also" in out
-        with pytest.raises(StageCmdFailedError, match="exited with 1"):
-            dvc_run._run("/bin/sh", "python -m stages.probe that", **options)
-    assert dvc_run._run is cold
+def test_a_stage_does_without_a_server_that_has_gone(folder: Path) -> None:
+    with StageServer() as server:
+        pass
+    for address in (server.address, "@facet-never-was", "nonsense"):
+        assert "warm False" in launch(folder, "tell", server=address).stdout
 
-    with Server() as server:
-        gone = Client(server.path)
-    with worker.run_on_server(gone), worker.run_on_server(Client(server.path)):
-        dvc_run._run("/bin/sh", "python -m stages.probe tell", **options)
-    assert "warm False" in capfd.readouterr().out
+
+def test_a_server_with_a_second_thread_serves_nobody(folder: Path, tmp_path: Path) -> None:
+    """A fork takes one thread along: what another held locked would stay so."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, threading, time\n"
+        "if sys.argv[0].endswith('stage_server.py') or 'stage_server' in str(sys.orig_argv):\n"
+        "    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        server = StageServer()
+        with server:
+            assert server.process
+            assert server.process.wait(60) == 1
+            assert "warm False" in launch(folder, "tell", server=server.address).stdout
 
 
 def ends(*processes: int) -> bool:
@@ -144,28 +157,31 @@ def ends(*processes: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stage_ends_with_who_asked_for_it(
-    server: Server, client: Client, folder: Path, capfd: pytest.CaptureFixture[str]
+    server: StageServer, folder: Path, number: signal.Signals
 ) -> None:
     (folder / "pid").unlink(missing_ok=True)
-    ask = (
-        "from facet.grid.stage_server import Client\n"
-        "Client(%r).run(['stages.probe', 'wait'], %r, {})"
+    asker = subprocess.Popen(
+        [sys.executable, "-m", "stages", "pickle", "wait"],
+        cwd=folder,
+        env=os.environ | {SERVER_VARIABLE: server.address},
     )
-    asker = subprocess.Popen([sys.executable, "-c", ask % (server.path, str(folder))])
     stage = wait_for_pid(folder, seconds=60)
-    asker.kill()
-    asker.wait()
+    asker.send_signal(number)
+    assert asker.wait() == -number
     assert ends(stage)
-    assert client.run(["stages.probe", "tell"], str(folder), {}) == 0  # others are served
+    assert launch(folder, "tell", server=server.address).returncode == 0  # others are served
 
 
 def test_server_and_stage_end_with_who_started_them(folder: Path) -> None:
     (folder / "pid").unlink(missing_ok=True)
     start = (
-        "from facet.grid.stage_server import Client, Server\nserver = Server()\n"
-        "print(server.process.pid, flush=True)\n"
-        "Client(server.path).run(['stages.probe', 'wait'], '.', {})"
+        "import subprocess, sys\n"
+        "from facet.grid.stage_server import StageServer\n"
+        "with StageServer() as server:\n"
+        "    print(server.process.pid, flush=True)\n"
+        "    subprocess.run([sys.executable, '-m', 'stages', 'pickle', 'wait'])\n"
     )
     starter = subprocess.Popen(
         [sys.executable, "-c", start], cwd=folder, stdout=subprocess.PIPE, text=True
