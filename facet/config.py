@@ -127,7 +127,7 @@ class Flip(Strict):
     swap: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = {}
 
 
-class Augment(Strict):
+class Augmentation(Strict):
     """Random changes of training images. `copies` counts the untouched one: 5 makes x5."""
 
     copies: PositiveInt = 1
@@ -136,6 +136,25 @@ class Augment(Strict):
     translate: Share = 0
     zoom: Share = 0
     flip: Flip | None = None
+
+    def check_swaps(self, heads: Any, at: str) -> None:
+        """Raise ValueError if `flip.swap` names a head that is not among `heads`."""
+        for head in self.flip.swap if self.flip else {}:
+            check_name(head, heads, f"{at}.flip.swap", "head")
+
+
+class Augment(Augmentation):
+    """A data set's augmentation, and what experiments have in its place.
+
+    Here and not with the experiment, so that DVC sees what `augment` depends on: a key that most
+    experiments lack cannot be declared.
+    """
+
+    experiments: dict[str, Augmentation] = {}
+
+    def of_experiment(self, name: str) -> Augmentation:
+        """The augmentation that experiment `name` has."""
+        return self.experiments.get(name, self)
 
 
 class Dataset(Strict):
@@ -162,8 +181,9 @@ class Dataset(Strict):
         for head, spec in self.heads.items():
             if spec.part is not None and spec.part not in self.read.parts:
                 raise ValueError(f"heads.{head}: {spec.part} is not among read.parts")
-        for head in self.augment.flip.swap if self.augment.flip else {}:
-            check_name(head, self.heads, "augment.flip.swap", "head")
+        self.augment.check_swaps(self.heads, "augment")
+        for name, other in self.augment.experiments.items():
+            other.check_swaps(self.heads, f"augment.experiments.{name}")
         return self
 
 
@@ -208,8 +228,15 @@ class Experiment(Strict):
     schedule: Literal["constant", "cosine"]
     class_weights: Literal["none", "balanced"]
     heads: Annotated[list[str], Field(min_length=1)] | None = None
-    augment: Augment | None = None
     network: Network
+
+    @model_validator(mode="before")
+    @classmethod
+    def _augments_elsewhere(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "augment" in value:
+            at = f"datasets.{value.get('dataset', 'NAME')}.augment.experiments"
+            raise ValueError(f"augment: write it at {at}, under the experiment's name")
+        return value
 
 
 class Comparison(Strict):
@@ -256,8 +283,11 @@ class Parameters(Strict):
                 check_name(head, heads, f"{at}.heads", "head")
             for head in set(e.network.heads) - {"each"}:
                 check_name(head, heads, f"{at}.network.heads", "head")
-            for head in e.augment.flip.swap if e.augment and e.augment.flip else {}:
-                check_name(head, heads, f"{at}.augment.flip.swap", "head")
+        for name, d in self.datasets.items():
+            at = f"datasets.{name}.augment.experiments"
+            mine = [n for n, e in self.experiments.items() if e.dataset == name]
+            for experiment in d.augment.experiments:
+                check_name(experiment, mine, at, "experiment on this data set")
         for name, c in self.comparisons.items():
             at = f"comparisons.{name}"
             sides = [(k, getattr(c, k)) for k in ("baseline", "candidate")]
@@ -391,8 +421,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def get_params(*keys: str) -> list[Any]:
     """The values at dotted `keys`, after a check of the whole file.
 
-    `datasets.NAME[.KEY]` and `experiments.NAME` come as checked models (an experiment with the
-    defaults filled in, so a stage that asks for one declares `defaults` beside it).
+    `datasets.NAME[.KEY]` come as checked models, `experiments` with the defaults filled in, so a
+    stage that asks for them declares `defaults` beside them.
     """
     # facet/review/trace.py compares them with what dvc.yaml declares
     sys.audit("facet.ask", *keys)
@@ -411,23 +441,18 @@ def get_params(*keys: str) -> list[Any]:
     return found
 
 
-def raw_params(*keys: str) -> dict[str, Any]:
-    """The part of params.yaml at dotted `keys` as it is written, nested as it is there."""
-    sys.audit("facet.ask", *keys)
+def read_experiment(name: str) -> tuple[Experiment, dict[str, Any]]:
+    """Experiment `name` with the defaults filled in, and the part of params.yaml that says so.
+
+    The second is as it is written: `{"defaults": ..., "experiments": {name: ...}}`.
+    """
+    sys.audit("facet.ask", "defaults", f"experiments.{name}")
     tree = read_params()
-    out: dict[str, Any] = {}
-    for key in keys:
-        source, target = tree, out
-        *above, last = key.split(".")
-        for step in above:
-            source, target = source[step], target.setdefault(step, {})
-        target[last] = source[last]
-    return out
-
-
-def experiment_config(declared: dict[str, Any], name: str) -> Experiment:
-    """Experiment `name` with the defaults filled in, from what `raw_params` gave of the two."""
-    return Experiment.model_validate(merge(declared["defaults"], declared["experiments"][name]))
+    experiments = check_params(tree).experiments
+    if name not in experiments:
+        raise InputError(f"{PARAMS_FILE}: experiments.{name}: missing{suggest(name, experiments)}")
+    part = {"defaults": tree["defaults"], "experiments": {name: tree["experiments"][name]}}
+    return experiments[name], part
 
 
 def run_names(parameters: Parameters) -> list[str]:

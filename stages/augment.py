@@ -1,6 +1,6 @@
 """Add randomly changed copies of the training images, each change with its effect on labels."""
 
-from facet.config import get_params, raw_params
+from facet.config import get_params
 from facet.datasets.augmentation import augment
 from facet.errors import InputError
 from facet.names import AUGMENTED, NORMALISED
@@ -10,10 +10,10 @@ from facet.storage import load_pickle, save_pickle
 
 def main(experiment: str) -> None:
     """Make data/augmented/EXPERIMENT.pkl from its data set's normalised.pkl."""
-    (spec,) = get_params(f"experiments.{experiment}")
-    (how,) = get_params(f"datasets.{spec.dataset}.augment")
-    how = spec.augment or how
-    content = load_pickle(NORMALISED.format(spec.dataset))
+    (dataset,) = get_params(f"experiments.{experiment}.dataset")
+    (config,) = get_params(f"datasets.{dataset}.augment")
+    how = config.of_experiment(experiment)
+    content = load_pickle(NORMALISED.format(dataset))
     try:
         done = (
             {"splits": [augment(c, how) for c in content["splits"]]}
@@ -22,11 +22,6 @@ def main(experiment: str) -> None:
         )
     except InputError as e:
         raise InputError(f"{experiment}: {e}") from None
-    # What else the experiment asks for goes along, so that train need not read it again: DVC would
-    # parse params.yaml for each of its runs.
-    declared = raw_params("defaults", f"experiments.{experiment}")
-    for one in done.get("splits", [done]):
-        one["about"] = one["about"] | {"declared": declared}
     save_pickle(AUGMENTED.format(experiment), done)
     first = done.get("splits", [done])[0]
     n = len(first["X_train"])

@@ -5,7 +5,7 @@ import shutil
 import time
 from pathlib import Path
 
-from facet.config import experiment_config, parse_run
+from facet.config import parse_run, read_experiment
 from facet.models.checkpoint import (
     CHECKPOINTS,
     load_checkpoint,
@@ -29,7 +29,7 @@ def main(run: str) -> None:
     name, seed = parse_run(run)
     data = Path(AUGMENTED.format(name))
     content = select_split(load_pickle(data), seed)
-    spec = experiment_config(content["about"]["declared"], name)
+    spec, declared = read_experiment(name)
     if wandb_run.configure_wandb() != "disabled":
         wandb_run.import_wandb()  # takes twice as long once TensorFlow's modules are there
     if message := note_other_bytes():
@@ -43,7 +43,7 @@ def main(run: str) -> None:
     tracked = wandb_run.Run(
         f"{run}-{fingerprint[:8]}",
         checkpoint.exists(),
-        config=content["about"]["declared"] | {"provenance": origin},
+        config=declared | {"provenance": origin},
         **wandb_run.describe_run(run, dataset),
     )
 
@@ -59,7 +59,7 @@ def main(run: str) -> None:
             print(f"{run}: going on after epoch {len(training.history)}")
         tracked.define_axis("epoch")
         times = train_to_end(training, run, checkpoint, log_epoch)
-        save_run(training, run, fingerprint)
+        save_run(training, run, fingerprint, declared)
     except BaseException:
         tracked.finish(failed=True)
         raise

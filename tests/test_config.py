@@ -63,6 +63,26 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("datasets.faces.heads.pose", {"prt": "pose"}, "heads.pose.prt: unknown key.*part"),
         ("datasets.faces.heads.pose", {"part": "pos"}, "pos is not among read.parts"),
         ("datasets.faces.augment.flip.swap", {"pos": ["a", "b"]}, "no head named pos.*pose"),
+        (
+            "datasets.faces.augment.experiments",
+            {"plan": {"copies": 1}},
+            "augment.experiments: no experiment on this data set named plan; did you mean plain",
+        ),
+        (
+            "datasets.faces.augment.experiments",
+            {"plain": {"copis": 1}},
+            "augment.experiments.plain.copis: unknown key; did you mean copies",
+        ),
+        (
+            "datasets.faces.augment.experiments",
+            {"plain": {"flip": {"swap": {"pos": ["a", "b"]}}}},
+            "augment.experiments.plain.flip.swap: no head named pos.*pose",
+        ),
+        (
+            "experiments.plain.augment",
+            {"copies": 1},
+            "augment: write it at datasets.faces.augment.experiments, under the experiment's name",
+        ),
         ("datasets.faces.read.operations", [{"filter": "blurr"}], "operations.0.filter.*blurr"),
         ("comparisons.dropout.head", "eye", "no head named eye; did you mean eyes"),
         ("comparisons.dropout.candidate", "drop", "no experiment named drop"),

@@ -30,7 +30,8 @@ run_stage(main)
 def stage(tmp_path: Path) -> list[str]:
     """The command of a stage in `tmp_path`, without its item."""
     (tmp_path / "stages").mkdir()
-    shutil.copy(ROOT / "stages/__main__.py", tmp_path / "stages")
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copy(ROOT / "stages" / name, tmp_path / "stages")
     (tmp_path / "stages/pickle.py").write_text(STAGE)
     return [sys.executable, "-m", "stages", "pickle"]
 

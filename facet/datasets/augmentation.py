@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from facet.config import Augment
+from facet.config import Augmentation
 from facet.errors import InputError
 
 CHUNK = 128  # images warped at once; bounds memory
@@ -56,7 +56,7 @@ def swap_labels(y: np.ndarray, classes: list[str], pair: list[str], head: str) -
     return table[y]
 
 
-def make_copy(content: dict[str, Any], config: Augment, copy: int) -> dict[str, np.ndarray]:
+def make_copy(content: dict[str, Any], config: Augmentation, copy: int) -> dict[str, np.ndarray]:
     """One changed copy of each training image, with its labels."""
     X, names = content["X_train"], content["names_train"].tolist()
     draws = uniform_draws(names, config.seed, copy)
@@ -84,8 +84,8 @@ def make_copy(content: dict[str, Any], config: Augment, copy: int) -> dict[str, 
     return out
 
 
-def augment(content: dict[str, Any], config: Augment) -> dict[str, Any]:
-    """`content` with `how.copies` times the training items: the untouched ones first.
+def augment(content: dict[str, Any], config: Augmentation) -> dict[str, Any]:
+    """`content` with `config.copies` times the training items: the untouched ones first.
 
     Adds `copy_train`, (N,) int64: 0 for the untouched. Validation and test stay as they are.
     """

@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -99,8 +99,11 @@ def train_to_end(
     return seconds
 
 
-def save_run(training: Training, run: str, fingerprint: str) -> None:
-    """Write data/runs/RUN: model, history, predictions, and what they are in model.json."""
+def save_run(training: Training, run: str, fingerprint: str, declared: dict[str, Any]) -> None:
+    """Write data/runs/RUN: model, history, predictions, and what they are in model.json.
+
+    `declared` is the part of params.yaml that the training read.
+    """
     heads, content = training.heads, training.content
     with atomic_write(RUN.format(run)) as folder:
         folder.mkdir()
@@ -113,6 +116,7 @@ def save_run(training: Training, run: str, fingerprint: str) -> None:
         about = {
             **content["about"],
             "identity": fingerprint,
+            "declared": declared,
             "experiment": parse_run(run)[0],
             "seed": training.seed,
             "epochs": training.spec.epochs,

@@ -112,8 +112,10 @@ def test_a_dvc_with_other_methods_is_called_as_a_command(
         assert session.status == 1
 
 
-def test_a_refusal_of_dvc_is_in_the_log(project: Project) -> None:
-    with contextlib.chdir(project.folder):
+def test_a_refusal_of_dvc_is_in_the_log(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.chdir(project.folder), capfd.disabled():
         with dvc_session.open_dvc(project.folder / "log") as session:
             dvc_session.reproduce_stages(session, ["download@nothing"])
         assert session.status == 1

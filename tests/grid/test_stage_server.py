@@ -89,7 +89,7 @@ def test_a_stage_runs_warm_as_it_runs_cold(
     # Who has Python note what a stage reads, as a review does, has its notes.
     traced = {"FACET_TRACE": str(tmp_path), "DVC_STAGE": "pickle", "DVC_ROOT": str(folder)}
     assert launch(folder, "tell", server=server.address, **traced).stdout.startswith("value")
-    assert "open\tfacet/errors.py" in (tmp_path / "pickle").read_text().splitlines()
+    assert "open\tstages/pickle.py" in (tmp_path / "pickle").read_text().splitlines()
 
     # The project's code is read anew, and a stage leaves the next one nothing.
     (folder / "stages/pickle.py").write_text(PROBE.replace('"value"', '"now"'))

@@ -50,8 +50,20 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
 
     parameters["experiments"]["dropped"]["epochs"] = 3
     project.write()
+    assert sorted(project.ran()) == ["compare", "evaluate@dropped-0", "train@dropped-0"]
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    # Augmented alike, they are one object in DVC's cache.
+    assert lock["augment@plain"]["outs"][0]["md5"] == lock["augment@dropped"]["outs"][0]["md5"]
+    assert lock["train@dropped-0"]["params"]["params.yaml"] == {
+        "defaults": parameters["defaults"],
+        "experiments.dropped": parameters["experiments"]["dropped"],
+    }
+
+    parameters["datasets"]["faces"]["augment"]["experiments"] = {"dropped": {"copies": 1}}
+    project.write()
     assert sorted(project.ran()) == [
         "augment@dropped",
+        "augment@plain",
         "compare",
         "evaluate@dropped-0",
         "train@dropped-0",
