@@ -30,8 +30,6 @@ def main(run: str) -> None:
     data = Path(AUGMENTED.format(name))
     content = select_split(load_pickle(data), seed)
     spec, declared = read_experiment(name)
-    if wandb_run.configure_wandb() != "disabled":
-        wandb_run.import_wandb()  # takes twice as long once TensorFlow's modules are there
     if message := note_other_bytes():
         print(message)
     configure_tensorflow(spec.threads)

@@ -13,7 +13,6 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,26 +182,6 @@ def local_run_ids(id: str) -> list[str]:
 # --- a run -----------------------------------------------------------------------------------
 
 
-def import_wandb() -> Any:
-    """W&B without what takes a second of each process and serves nothing here.
-
-    On each start it asks W&B Launch, which it imports for that, for inputs staged by it; and it
-    imports pandas to know that nothing it is given is a data frame.
-    """
-    staged = ModuleType("wandb.sdk.launch.inputs.internal")
-    staged.StagedLaunchInputs = lambda: SimpleNamespace(apply=lambda _: None)  # type: ignore[attr-defined]
-    sys.modules.setdefault(staged.__name__, staged)
-    hidden = "wandb" not in sys.modules and "pandas" not in sys.modules
-    if hidden:
-        sys.modules["pandas"] = None  # type: ignore[assignment]
-    try:
-        import wandb
-    finally:
-        if hidden:
-            del sys.modules["pandas"]
-    return wandb
-
-
 class Run:
     """One W&B run, or nothing where W&B does not work; no method raises."""
 
@@ -236,7 +215,8 @@ class Run:
             mode = "offline"
         for tried in dict.fromkeys([mode, "offline"]):
             try:
-                wandb = import_wandb()
+                import wandb
+
                 self._run = wandb.init(
                     id=self.id,
                     resume="allow",
@@ -287,7 +267,8 @@ class Run:
             self._say(f"{type(e).__name__}: {str(e)[:120]}")
 
     def _log_record(self, record: RunRecord, known: int) -> None:
-        wandb = import_wandb()
+        import wandb
+
         if record.rows:
             self.define_axis("epoch")
         for step, row in enumerate(record.rows, 1):
