@@ -182,6 +182,14 @@ def portable(
     compare_processors(processors, pipeline, run)
 
 
+@app.command(epilog="Example: facet formats > docs/formats.md")
+def formats() -> None:
+    """What is in each file that the project writes, as docs/formats.md has it."""
+    from facet.formats import describe_formats
+
+    print(describe_formats())
+
+
 @app.command(epilog="Example: facet calibrate --seeds 2 --reviews 500")
 def calibrate(
     table: Annotated[Path, typer.Argument(help="a runs.csv with many seeds")] = Path(

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_pickle(path: str | Path, content: dict[str, Any]) -> None:
+def save_pickle(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a dict of plain things as a pickle whose bytes depend on its content alone.
 
     Raises TypeError for anything but dicts, lists, str, int, float, bool, None and arrays of
@@ -90,8 +90,11 @@ class _Plain(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load_pickle(path: str | Path) -> dict[str, Any]:
-    """Read what `save_pickle` wrote; anything else in a file is refused before it runs."""
+def load_pickle(path: str | Path) -> Any:
+    """The mapping that `save_pickle` wrote; anything else in a file is refused before it runs.
+
+    Raises InputError. What is in which file, facet/formats.py says.
+    """
     try:
         with open(path, "rb") as file:
             content = _Plain(file).load()

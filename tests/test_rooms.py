@@ -12,6 +12,7 @@ ROOMS = (
     "processor",
     "errors",
     "names",
+    "formats",
     "config",
     "storage",
     "process",

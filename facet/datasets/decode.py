@@ -3,7 +3,6 @@
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from facet.errors import InputError
+from facet.formats import Items
 from facet.names import IMAGE_SUFFIXES, RAW_INDEX, RAW_MANIFEST
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA")
@@ -42,7 +42,7 @@ def decode_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {reason}; repair it or take it out of the source") from None
 
 
-def decode_images(folder: Path, paths: list[Path]) -> dict[str, Any]:
+def decode_images(folder: Path, paths: list[Path]) -> Items:
     """Names and pixels of images, the images of one shape stacked.
 
     `pixels` maps HEIGHTxWIDTH[xCHANNELS] to uint8 arrays (n, height, width[, channels]), `rows`
@@ -63,7 +63,7 @@ def decode_images(folder: Path, paths: list[Path]) -> dict[str, Any]:
     }
 
 
-def read_arrays(path: Path) -> dict[str, Any]:
+def read_arrays(path: Path) -> Items:
     """Images and labels in the layout of Keras's mnist.npz, with its own split.
 
     The label is column `y`; `own` says train or test.
@@ -94,7 +94,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     }
 
 
-def read_tables(paths: list[Path]) -> dict[str, Any]:
+def read_tables(paths: list[Path]) -> Items:
     """Rows of CSV files (`,` or `;`) one after the other; numbers float64, the rest strings.
 
     `names` is FILE:ROW, counted from 1 after the header; blanks in column names become `_`.
@@ -129,7 +129,7 @@ def read_tables(paths: list[Path]) -> dict[str, Any]:
     }
 
 
-def decode_items(folder: Path) -> dict[str, Any]:
+def decode_items(folder: Path) -> Items:
     """All items of a raw folder, of whichever kind it holds: images, arrays or tables."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if p.name not in (RAW_INDEX, RAW_MANIFEST)]

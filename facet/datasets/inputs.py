@@ -1,7 +1,6 @@
 """Bring inputs to one size: images decoded to one mode, tables to their columns."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -9,6 +8,7 @@ from tqdm import tqdm
 
 from facet.config import Dataset, Operation, Read
 from facet.errors import InputError
+from facet.formats import Items
 
 FILTERS = {
     "blur": ImageFilter.BLUR,
@@ -67,14 +67,14 @@ def apply_operation(image: Image.Image, operation: Operation, name: str) -> Imag
     return spread_pixels(image, operation.spread or 1, name)
 
 
-def middle_size(items: dict[str, Any]) -> tuple[int, int]:
+def middle_size(items: Items) -> tuple[int, int]:
     """The size, (width, height), in the middle of those present, by area."""
     sizes = {(k.split("x")[1], k.split("x")[0]) for k in items["pixels"]}
     ordered = sorted(((int(w), int(h)) for w, h in sizes), key=lambda s: (s[0] * s[1], s))
     return ordered[(len(ordered) - 1) // 2]
 
 
-def make_images(items: dict[str, Any], size: tuple[int, int], read: Read) -> np.ndarray:
+def make_images(items: Items, size: tuple[int, int], read: Read) -> np.ndarray:
     """All images as uint8, N x height x width x channels (1 for grey, 3 for RGB), Lanczos."""
     width, height = size
     out = np.empty((len(items["names"]), height, width, len(read.mode)), "uint8")
@@ -101,7 +101,7 @@ def make_images(items: dict[str, Any], size: tuple[int, int], read: Read) -> np.
     return out
 
 
-def read_columns(items: dict[str, Any], spec: Dataset) -> tuple[list[str], np.ndarray]:
+def read_columns(items: Items, spec: Dataset) -> tuple[list[str], np.ndarray]:
     """The names of a table's readings and the readings, N x columns float64."""
     used = {h.column for h in spec.heads.values()} | {f for g in spec.group.values() for f in g}
     chosen = [c for c in items["columns"] if c not in used and c not in spec.read.ignore]

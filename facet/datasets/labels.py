@@ -1,15 +1,15 @@
 """Cut labels from file names and columns."""
 
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from facet.config import Head, Read, suggest
 from facet.errors import InputError
+from facet.formats import Items
 
 
-def read_fields(items: dict[str, Any], read: Read) -> dict[str, np.ndarray]:
+def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     """What labels and groups are made from, field by field, (N,) strings or float64.
 
     The parts of image names, split at `_`; columns; constants by file. Raises InputError for a name

@@ -9,10 +9,11 @@ from facet.datasets.inputs import make_images, middle_size, read_columns
 from facet.datasets.labels import make_labels, read_fields
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.errors import InputError
+from facet.formats import DataInfo, InputInfo, Items
 from facet.names import SPLITS
 
 
-def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]:
+def normalise(items: Items, name: str, spec: Dataset) -> dict[str, Any]:
     """A data set ready to learn from, in the form design and README describe.
 
     `X_SPLIT` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
@@ -23,7 +24,6 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
     fields = read_fields(items, spec.read)
     labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
     label_matrix = np.stack([y for _, y in labels.values()], 1)
-    items = items | {"parts": spec.read.parts}
     if is_images := "pixels" in items:
         if spec.size is None:
             raise InputError(
@@ -32,9 +32,11 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
             )
         size = middle_size(items) if spec.size == "middle" else spec.size
         X, readings = make_images(items, size, spec.read), None
-        preparation: dict[str, Any] = {
+        preparation: InputInfo = {
             "size": list(size),
-            **spec.read.model_dump(include={"mode", "alpha", "operations"}, exclude_none=True),
+            "mode": spec.read.mode,
+            "alpha": spec.read.alpha,
+            "operations": [o.model_dump(exclude_none=True) for o in spec.read.operations],
         }
     else:
         chosen, X = read_columns(items, spec)
@@ -44,11 +46,18 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
     seeds = spec.split.seed if isinstance(spec.split.seed, list) else [spec.split.seed]
     for seed in seeds:
         splits, groups = make_splits(
-            fields, items, label_matrix, hashes, spec.group, spec.split, seed
+            fields,
+            items,
+            label_matrix,
+            hashes,
+            spec.read.parts,
+            spec.group,
+            spec.split,
+            seed,
         )
         check_splits(splits, groups, hashes, spec.split.by)
         content: dict[str, Any] = {f"classes_{h}": c for h, (c, _) in labels.items()}
-        inputs = dict(preparation)
+        inputs = preparation.copy()
         if not is_images:
             mean, deviation = X[splits == "train"].mean(0), X[splits == "train"].std(0)
             deviation = np.where(deviation > 0, deviation, 1.0)
@@ -63,21 +72,16 @@ def normalise(items: dict[str, Any], name: str, spec: Dataset) -> dict[str, Any]
             content[f"names_{split}"] = items["names"][rows]
             content[f"groups_{split}"] = groups[rows]
             content |= {f"y_{split}_{h}": y[rows] for h, (_, y) in labels.items()}
-        about = {
-            "by": spec.split.by,
-            "seed": seed,
-            "test": spec.split.test,
-            "validation": spec.split.validation,
+        about: DataInfo = {
+            "dataset": name,
+            "split": {
+                "by": spec.split.by,
+                "seed": seed,
+                "test": spec.split.test,
+                "validation": spec.split.validation,
+            },
+            "input": inputs,
+            "heads": list(spec.heads),
         }
-        contents.append(
-            content
-            | {
-                "about": {
-                    "dataset": name,
-                    "split": about,
-                    "input": inputs,
-                    "heads": list(spec.heads),
-                }
-            }
-        )
+        contents.append(content | {"about": about})
     return {"splits": contents} if isinstance(spec.split.seed, list) else contents[0]

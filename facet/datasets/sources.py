@@ -18,6 +18,7 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from facet.errors import InputError
+from facet.formats import RawManifest
 from facet.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
 from facet.storage import file_sha256
 
@@ -241,7 +242,7 @@ def unpack_archive(archive: Path) -> list[str]:
     return left_out
 
 
-def download(name: str, source: str | list[str], folder: Path, cache: Path) -> dict[str, Any]:
+def download(name: str, source: str | list[str], folder: Path, cache: Path) -> RawManifest:
     """Bring a data set's raw files into the empty `folder`; returns the manifest.
 
     What a source has given so far lies in `cache`, so that a download cut off goes on from there.

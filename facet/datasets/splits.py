@@ -1,7 +1,6 @@
 """Split items into training, validation and test, whole groups to one split."""
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -9,16 +8,17 @@ from scipy.sparse.csgraph import connected_components
 
 from facet.config import Split, suggest
 from facet.errors import InputError
+from facet.formats import Items
 
 
-def content_hashes(items: dict[str, Any], features: np.ndarray | None) -> np.ndarray:
+def content_hashes(items: Items, features: np.ndarray | None) -> np.ndarray:
     """A fingerprint of each item's input, (N,) strings: equal content, equal fingerprint."""
     if features is not None:
         rows = [r.tobytes() for r in np.ascontiguousarray(features)]
         return np.array([hashlib.sha256(r).hexdigest()[:32] for r in rows])
     hashes = np.empty(len(items["names"]), "<U32")
-    for key, rows in items["rows"].items():
-        for row, pixels in zip(rows, items["pixels"][key], strict=True):
+    for key, places in items["rows"].items():
+        for row, pixels in zip(places, items["pixels"][key], strict=True):
             hashes[row] = hashlib.sha256(key.encode() + pixels.tobytes()).hexdigest()[:32]
     return hashes
 
@@ -79,18 +79,19 @@ def stratified_group_split(
 
 def make_splits(
     fields: dict[str, np.ndarray],
-    items: dict[str, Any],
+    items: Items,
     labels: np.ndarray,
     hashes: np.ndarray,
+    parts: list[str],
     group: dict[str, list[str]],
     config: Split,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each item's split and group, (N,) strings both.
 
-    Items with one group key, or with equal content, are in one group. `random` takes the parts of
-    a name that are not optional for the group, so that copies of a photo stay together. With `own`
-    the data's test split stays as it is.
+    Items with one group key, or with equal content, are in one group. `random` takes `parts`, those
+    of a name that are not optional, for the group, so that copies of a photo stay together. With
+    `own` the data's test split stays as it is.
     """
     count = len(hashes)
     if config.by in group:
@@ -102,10 +103,8 @@ def make_splits(
         keys = [
             "_".join(map(str, k)) for k in zip(*(fields[f] for f in group[config.by]), strict=True)
         ]
-    elif config.by == "random" and items.get("parts"):
-        keys = [
-            "_".join(map(str, k)) for k in zip(*(fields[f] for f in items["parts"]), strict=True)
-        ]
+    elif config.by == "random" and parts:
+        keys = ["_".join(map(str, k)) for k in zip(*(fields[f] for f in parts), strict=True)]
     else:
         keys = items["names"].tolist()
     groups = connected_groups(np.array(keys), hashes)

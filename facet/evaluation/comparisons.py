@@ -1,6 +1,7 @@
 """Bring all runs together: a row for each, their curves, a verdict on each comparison."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from facet.config import Comparison
 from facet.errors import InputError
 from facet.evaluation import statistics
-from facet.names import HEAD_METRICS, METRICS, RUN
+from facet.formats import ComparisonResult, CurveRow, RunMetrics, RunRow, StoredMetrics
+from facet.names import METRICS, RUN
 from facet.storage import atomic_write, load_pickle, md5, read_json
 
 
@@ -25,15 +27,16 @@ def find_leftovers(runs: list[str]) -> list[Path]:
     ]
 
 
-def read_metrics(run: str) -> dict[str, Any]:
+def read_metrics(run: str) -> StoredMetrics:
     """A run's metrics, with the MD5 of their file under `md5`."""
     path = Path(METRICS.format(run))
-    return {**read_json(path), "run": run, "md5": md5(path)}
+    metrics: RunMetrics = read_json(path)
+    return {**metrics, "run": run, "md5": md5(path)}
 
 
-def metric_rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def metric_rows(metrics: list[StoredMetrics]) -> list[RunRow]:
     """A row for each run and head, for metrics/runs.csv."""
-    out = []
+    out: list[RunRow] = []
     for m in metrics:
         for head, h in m["heads"].items():
             low, high = h["ci95"] or (None, None)
@@ -45,7 +48,12 @@ def metric_rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "experiment": m["experiment"],
                     "seed": m["seed"],
                     "head": head,
-                    **{k: h[k] for k in HEAD_METRICS},
+                    "accuracy": h["accuracy"],
+                    "balanced_accuracy": h["balanced_accuracy"],
+                    "chance": h["chance"],
+                    "balanced_chance": h["balanced_chance"],
+                    "correct": h["correct"],
+                    "wrong": h["wrong"],
                     "ci95_low": low,
                     "ci95_high": high,
                     "balanced_ci95_low": balanced_low,
@@ -62,14 +70,14 @@ def metric_rows(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[str, Any]]:
+def curve_rows(m: RunMetrics, history: list[dict[str, str]]) -> list[CurveRow]:
     """A run's history, one value a row, for metrics/curves.csv."""
-    out = []
+    out: list[CurveRow] = []
     for row in history:
         for name, value in row.items():
             if name in ("epoch", "learning_rate"):
                 continue
-            split = "validation" if name.startswith("val_") else "training"
+            validation = name.startswith("val_")
             name = name.removeprefix("val_")
             head = "" if name == "loss" else name.removesuffix("_accuracy")
             out.append(
@@ -78,7 +86,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
                     "experiment": m["experiment"],
                     "seed": m["seed"],
                     "panel": f"{m['dataset']}: {head or 'loss'}",
-                    "part": split,
+                    "part": "validation" if validation else "training",
                     "head": head,
                     "metric": "accuracy" if head else "loss",
                     "epoch": int(float(row["epoch"])),
@@ -88,7 +96,7 @@ def curve_rows(m: dict[str, Any], history: list[dict[str, str]]) -> list[dict[st
     return out
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with equal keys as a CSV file, whole; floats with eight digits."""
     with atomic_write(path) as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -110,59 +118,61 @@ def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
 
 
 def compare_experiments(
-    c: Comparison, name: str, seeds: list[int], metrics: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+    c: Comparison, name: str, seeds: list[int], metrics: dict[str, StoredMetrics]
+) -> ComparisonResult:
     """One comparison over all seeds, pairing runs by seed and by test item."""
     pairs = {s: (f"{c.baseline}-{s}", f"{c.candidate}-{s}") for s in seeds}
     first = [metrics[run] for run in pairs[seeds[0]]]
-    out = {
+    a, b = first
+    result: ComparisonResult = {
         "baseline": c.baseline,
         "candidate": c.candidate,
         "head": c.head,
         "metric": c.metric,
         "seeds": seeds,
-        "cost": {k: first[1][k] / first[0][k] for k in ("parameters", "multiply_adds")},
+        "cost": {
+            "parameters": b["parameters"] / a["parameters"],
+            "multiply_adds": b["multiply_adds"] / a["multiply_adds"],
+        },
+        "baseline_mean": None,
+        "candidate_mean": None,
+        "difference": None,
+        "ci95": None,
+        "p_value": None,
+        "seeds_needed": None,
+        "verdict": "no difference shown",
+        "covers": f"nothing: {c.head} is not applicable on this split",
     }
     if any(
         metrics[r]["heads"][c.head]["verdict"] == "not applicable"
         for pair in pairs.values()
         for r in pair
     ):
-        empty = dict.fromkeys(
-            ("baseline_mean", "candidate_mean", "difference", "ci95", "p_value", "seeds_needed")
-        )
-        return (
-            out
-            | empty
-            | {
-                "verdict": "no difference shown",
-                "covers": f"nothing: {c.head} is not applicable on this split",
-            }
-        )
+        return result
     predictions = {s: [read_predictions(r, c.head) for r in pair] for s, pair in pairs.items()}
-    for s, (a, b) in predictions.items():
-        if not np.array_equal(a["names"], b["names"]):
+    for s, (ours, theirs) in predictions.items():
+        if not np.array_equal(ours["names"], theirs["names"]):
             raise InputError(
                 f"comparisons.{name}: {pairs[s][0]} and {pairs[s][1]} were tested on "
                 "different items; run `dvc repro`"
             )
-    n_train = first[0]["n_train"]
-    result = statistics.compare_runs(
+    found = statistics.compare_runs(
         [a["predicted"] for a, _ in predictions.values()],
         [b["predicted"] for _, b in predictions.values()],
         [a["true"] for a, _ in predictions.values()],
         [a["groups"] for a, _ in predictions.values()],
         c.metric,
-        n_train,
+        first[0]["n_train"],
     )
-    return out | {
-        "baseline_mean": result.baseline_mean,
-        "candidate_mean": result.candidate_mean,
-        "difference": result.difference,
-        "ci95": result.ci95,
-        "p_value": result.p_value,
-        "verdict": result.verdict,
-        "seeds_needed": result.seeds_needed,
-        "covers": result.covers,
-        "differences": result.per_seed,
+    return {
+        **result,
+        "baseline_mean": found.baseline_mean,
+        "candidate_mean": found.candidate_mean,
+        "difference": found.difference,
+        "ci95": found.ci95,
+        "p_value": found.p_value,
+        "verdict": found.verdict,
+        "seeds_needed": found.seeds_needed,
+        "covers": found.covers,
+        "differences": found.per_seed,
     }

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from facet.formats import HeadMetrics, RunMetrics
+
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
 TILE = 108  # pixels
 matplotlib.rcParams.update(
@@ -26,9 +28,9 @@ def draw_run(
     folder: Path,
     run: str,
     content: dict[str, Any],
-    predictions: dict[str, Any],
+    predictions: dict[str, np.ndarray],
     history: list[dict[str, str]],
-    metrics: dict[str, Any],
+    metrics: RunMetrics,
 ) -> None:
     """Write every picture of a run into `folder`."""
     heads = list(metrics["heads"])
@@ -234,7 +236,7 @@ def draw_curves(history: list[dict[str, str]], heads: list[str], run: str) -> An
     return figure
 
 
-def draw_confusions(heads: dict[str, Any], run: str) -> Any:
+def draw_confusions(heads: dict[str, HeadMetrics], run: str) -> Any:
     """A confusion matrix a head: rows true, columns predicted, shares of the row."""
     shown = {h: m for h, m in heads.items() if m["confusion"] is not None}
     if not shown:

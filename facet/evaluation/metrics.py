@@ -6,6 +6,7 @@ import numpy as np
 
 from facet.evaluation import statistics
 from facet.evaluation.leakage import find_leakage
+from facet.formats import HeadMetrics, ModelInfo, RunMetrics
 
 
 def compute_head_metrics(
@@ -14,25 +15,26 @@ def compute_head_metrics(
     classes: list[str],
     groups: np.ndarray,
     train_labels: np.ndarray,
-) -> dict[str, Any]:
+) -> HeadMetrics:
     """A head's metrics on the test split, fractions 0-1, in the form design and README describe.
 
     `y`, `predicted` (n,) int64; `groups` (n,) strings; `trained` the labels trained on. A head of
     which no test class was trained on is `not applicable`, its figures None.
     """
-    keys = (
-        "accuracy",
-        "ci95",
-        "balanced_accuracy",
-        "balanced_ci95",
-        "chance",
-        "balanced_chance",
-        "correct",
-        "wrong",
-        "confusion",
-    )
     if not np.isin(y, train_labels).any():
-        return {"classes": classes} | dict.fromkeys(keys) | {"verdict": "not applicable"}
+        return {
+            "classes": classes,
+            "accuracy": None,
+            "ci95": None,
+            "balanced_accuracy": None,
+            "balanced_ci95": None,
+            "chance": None,
+            "balanced_chance": None,
+            "correct": None,
+            "wrong": None,
+            "confusion": None,
+            "verdict": "not applicable",
+        }
     correct = int((y == predicted).sum())
     balanced, balanced_ci = statistics.balanced_accuracy(y, predicted, len(classes), groups)
     confusion = np.zeros((len(classes), len(classes)), int)
@@ -40,9 +42,9 @@ def compute_head_metrics(
     return {
         "classes": classes,
         "accuracy": correct / len(y),
-        "ci95": list(statistics.wilson_interval(correct, len(y))),
+        "ci95": statistics.wilson_interval(correct, len(y)),
         "balanced_accuracy": balanced,
-        "balanced_ci95": None if balanced_ci is None else list(balanced_ci),
+        "balanced_ci95": balanced_ci,
         "chance": float(np.bincount(y).max() / len(y)),
         "balanced_chance": 1 / len(classes),
         "correct": correct,
@@ -54,7 +56,7 @@ def compute_head_metrics(
 
 def find_warnings(
     head: str,
-    m: dict[str, Any],
+    m: HeadMetrics,
     y: np.ndarray,
     predicted: np.ndarray,
     train_labels: np.ndarray,
@@ -70,7 +72,7 @@ def find_warnings(
             f"{m['balanced_chance']:.2f}; look for test items whose twins were trained on with "
             "another label"
         )
-    if statistics.exceeds_training(train_correct, len(train_labels), m["correct"], len(y)):
+    if statistics.exceeds_training(train_correct, len(train_labels), m["correct"] or 0, len(y)):
         found.append(
             f"test_above_training: {head}: {m['accuracy']:.2f} of test items right, "
             f"{train_correct / len(train_labels):.2f} of training items"
@@ -92,8 +94,8 @@ def find_warnings(
 
 
 def evaluate_run(
-    content: dict[str, Any], predictions: dict[str, Any], about: dict[str, Any]
-) -> dict[str, Any]:
+    content: dict[str, Any], predictions: dict[str, np.ndarray], about: ModelInfo
+) -> RunMetrics:
     """A run's metrics, all but its name, in the form design and README describe."""
     heads, warnings = {}, find_leakage(content)
     originals = content["copy_train"] == 0

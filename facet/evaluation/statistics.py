@@ -59,7 +59,7 @@ def wilson_interval(correct: int, n: int) -> tuple[float, float]:
 
 def balanced_accuracy(
     true: Ints, predicted: Ints, classes: int, groups: Strings
-) -> tuple[float, list[float] | None]:
+) -> tuple[float, tuple[float, float] | None]:
     """Balanced accuracy, and its 95 % interval [low, high] for items that come in groups.
 
     `true`, `predicted`: int64 (n,), class indices below `classes`; `groups`: str (n,). Balanced
@@ -87,7 +87,7 @@ def balanced_accuracy(
         np.maximum(variance, effect * floor)
     )
     low, high = share.mean() - half_width, share.mean() + half_width
-    return value, [float(max(0, min(low, value))), float(min(1, max(high, value)))]
+    return value, (float(max(0, min(low, value))), float(min(1, max(high, value))))
 
 
 def judge_against_chance(

@@ -13,6 +13,7 @@ import numpy as np
 from facet.config import Read, suggest
 from facet.datasets import decode, inputs
 from facet.errors import InputError
+from facet.formats import InputInfo, Items
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import PREDICT_BATCH
 from facet.names import RUN
@@ -34,17 +35,22 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a run's description ({e}); make the run again") from None
 
 
-def prepare_image(path: Path, how: dict[str, Any]) -> np.ndarray:
+def prepare_image(path: Path, how: InputInfo) -> np.ndarray:
     """One image as the model was trained on, 1 x height x width x channels float32 in 0-1."""
     pixels = decode.decode_image(path)
     key = "x".join(map(str, pixels.shape))
-    one = {"names": np.array([str(path)]), "pixels": {key: pixels[None]}, "rows": {key: [0]}}
-    read = Read.model_validate({k: how[k] for k in ("mode", "alpha", "operations")})
+    one: Items = {
+        "columns": {},
+        "names": np.array([str(path)]),
+        "pixels": {key: pixels[None]},
+        "rows": {key: np.array([0])},
+    }
+    read = Read.model_validate({k: v for k, v in how.items() if k != "size"})
     width, height = how["size"]
     return inputs.make_images(one, (width, height), read).astype("float32") / np.float32(255)
 
 
-def prepare_rows(path: Path, how: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
     """A table's rows: their names, FILE:ROW, and readings, N x columns float32, standardised."""
     table = decode.read_tables([path])
     readings = []
@@ -62,7 +68,7 @@ def prepare_rows(path: Path, how: dict[str, Any]) -> tuple[list[str], np.ndarray
     return table["names"].tolist(), X.astype("float32")
 
 
-def prepare_inputs(path: Path, how: dict[str, Any]) -> tuple[list[str], np.ndarray]:
+def prepare_inputs(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
     """The items of one file: their names and the model's inputs."""
     if not path.is_file():
         raise InputError(f"{path}: not found")

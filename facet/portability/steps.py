@@ -14,6 +14,7 @@ import numpy as np
 from facet.config import Augment, Experiment, Read
 from facet.datasets import augmentation, inputs
 from facet.evaluation import statistics
+from facet.formats import Items
 from facet.models import runtime
 from facet.models.training import Training
 from facet.names import MAIN_METRIC, SPLITS
@@ -129,7 +130,12 @@ def hash_preparation() -> dict[str, str]:
     rng = np.random.default_rng(1)
     names = np.array([f"item{i}" for i in range(6)])
     pixels = rng.integers(0, 256, (6, 40, 36, 3), dtype="uint8")
-    items = {"names": names, "pixels": {"40x36x3": pixels}, "rows": {"40x36x3": list(range(6))}}
+    items: Items = {
+        "columns": {},
+        "names": names,
+        "pixels": {"40x36x3": pixels},
+        "rows": {"40x36x3": np.arange(6)},
+    }
     resized = inputs.make_images(items, (32, 30), Read(mode="L"))
     scaled = resized.astype("float32") / np.float32(255)
     content = {"X_train": scaled, "names_train": names, "groups_train": names}

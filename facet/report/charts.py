@@ -5,6 +5,7 @@ the plot (None: the spec's own rows). Colours of lines and words are the page's 
 that dark mode and paper need no second drawing; `shown` is the experiments switched on.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 # Each at least 3:1 against the page's background, in light and in dark.
@@ -63,7 +64,7 @@ def experiment_switch(experiments: list[str]) -> dict[str, Any]:
 
 
 def difference_chart(
-    title: str, comparison: dict[str, Any], sides: tuple[str, str]
+    title: str, comparison: Mapping[str, Any], sides: tuple[str, str]
 ) -> dict[str, Any]:
     """A dot for each seed's paired difference, their mean, and its interval where there is one."""
     metric = comparison["metric"].replace("_", " ")

@@ -13,6 +13,7 @@ import platform
 import re
 import urllib.parse
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from PIL import Image
 
 from facet.config import Dataset, merge, parse_run, run_names
 from facet.evaluation import comparisons
+from facet.formats import ComparisonResult
 from facet.names import (
     CHANCE,
     EVALUATION,
@@ -69,7 +71,7 @@ WARNING_MEANINGS = {
 }
 
 
-def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[str, Any]:
+def describe_comparison(name: str, c: ComparisonResult, results: Results) -> dict[str, Any]:
     """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
     a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
     chance_key = CHANCE[c["metric"]]
@@ -125,8 +127,10 @@ def describe_comparison(name: str, c: dict[str, Any], results: Results) -> dict[
         out["remarks"].append(
             f"Older than the results of {' and '.join(stale)} below: `make repro` judges again."
         )
-    spent = {"parameters": "the parameters", "multiply_adds": "the multiply-adds"}
-    ratios = [f"{c['cost'][k]:.2f} times {what}" for k, what in spent.items()]
+    ratios = [
+        f"{c['cost']['parameters']:.2f} times the parameters",
+        f"{c['cost']['multiply_adds']:.2f} times the multiply-adds",
+    ]
     seconds = [mean(training_seconds(results, e)) for e in (a, b)]
     if seconds[0] and seconds[1]:
         ratios.append(f"{seconds[1] / seconds[0]:.2f} times the seconds (as measured here)")
@@ -333,7 +337,7 @@ def metric_chart(name: str, head: str, results: Results, experiments: list[str])
 
 def curve_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
     """A chart for loss and for each head: mean and range over seeds by epoch."""
-    drawn: list[dict[str, Any]] = []
+    drawn: list[Mapping[str, Any]] = []
     missing = set()
     for run, m in results.metrics.items():
         path = Path(RUN.format(run)) / "history.csv"

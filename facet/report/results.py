@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from facet.names import CHANCE, COSTS, LOCK_FILE, METRIC_NAMES, METRICS, METRICS
 from facet.storage import load_pickle, read_json
 from facet.tracking import records
 
+# A RunRow, whose columns the page goes through by name.
+Row = Mapping[str, Any]
 SAMPLES = 60  # of a run's system samples, at most, in a plot
 
 
-def parse_rows(text: str) -> list[dict[str, Any]]:
+def parse_rows(text: str) -> list[Row]:
     """The rows of metrics/runs.csv, numbers as numbers and what is empty as None."""
     words = {"run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"}
 
@@ -33,7 +35,8 @@ def parse_rows(text: str) -> list[dict[str, Any]]:
         return float(word) if word else None
 
     try:
-        found = [{k: value(k, v) for k, v in r.items()} for r in csv.DictReader(io.StringIO(text))]
+        rows = csv.DictReader(io.StringIO(text))
+        found: list[Row] = [{str(k): value(str(k), v) for k, v in r.items()} for r in rows]
     except ValueError as e:
         raise InputError(f"metrics/runs.csv: {e}; make it with `dvc repro compare`") from None
     needed = {*words, "seed", *METRIC_NAMES, *CHANCE.values()}
@@ -80,7 +83,7 @@ class Results:
             if stored.exists()
             else []
         )
-        self.rows = comparisons.metric_rows(list(self.metrics.values()))
+        self.rows: list[Row] = list(comparisons.metric_rows(list(self.metrics.values())))
         self.rows += [r for r in old if r["run"] not in self.metrics]
         place = {run: i for i, run in enumerate(named)}
         self.rows.sort(key=lambda r: place[r["run"]])
@@ -136,7 +139,7 @@ class Results:
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             return {}
 
-    def of(self, **wanted: str) -> list[dict[str, Any]]:
+    def of(self, **wanted: str) -> list[Row]:
         """The rows whose columns have the wanted values."""
         return [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
 

@@ -25,6 +25,7 @@ PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_
 # Modules that a stage may import without declaring them in dvc.yaml, and why they can change no
 # byte of its outputs. tests/stages/test_dependencies.py compares dvc.yaml with them, and patches.
 UNDECLARED_MODULES = {
+    "facet/formats.py": "types and words: nothing of it runs in a stage",
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
     "facet/process.py": "signals, the wording of errors, where a stage runs",
     "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
@@ -511,8 +512,9 @@ def find_undeclared(stage: Stage, notes: str, lock: dict[str, Any], folder: Path
                 word = "module" if what.endswith(".py") else "file"
                 found.append(f"reads the {word} {what}, which is not among its deps")
         elif kind == "ask":
-            # An experiment comes with the defaults filled in.
-            for key in [what, *["defaults"] * what.startswith("experiments")]:
+            # An experiment comes with the defaults filled in; its data set is always its own.
+            filled = what.startswith("experiments") and not what.endswith(".dataset")
+            for key in [what, *["defaults"] * filled]:
                 if not any(key == p or key.startswith(f"{p}.") for p in stage.params):
                     found.append(f"reads the parameter {key}, which is not among its params")
         elif kind == "around":

@@ -1,7 +1,9 @@
 """review.md: a review as Markdown."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from facet.formats import Review
 from facet.names import MAIN_METRIC
 from facet.review import checks, consistency
 from facet.tracking.provenance import name_processor
@@ -13,7 +15,7 @@ def markdown_table(head: list[str], rows: list[list[Any]]) -> list[str]:
     return [f"| {' | '.join(r)} |" for r in [head, ["---"] * len(head), *cells]] + [""]
 
 
-def render_page(review: dict[str, Any]) -> str:
+def render_page(review: Review) -> str:
     """review.md: the verdict first, then what was found, each stage, each run."""
     who, here = review["reviewer"], review["machine"]
     name = " ".join(filter(None, (who["name"], who["email"] and f"<{who['email']}>")))
@@ -69,7 +71,7 @@ def render_page(review: dict[str, Any]) -> str:
     if review["runs"]:
         rows = []
         for run, r in review["runs"].items():
-            m = r["manifest"] or {}
+            m: Mapping[str, Any] = r["manifest"] or {}  # older ones have not all keys
             state = " and uncommitted changes" if m.get("uncommitted") is True else ""
             source = f"{str(m.get('commit'))[:12]}{state}" if m else "no manifest here"
             by = checks.get_nested(m, "who.name")

@@ -12,9 +12,9 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from facet.errors import InputError
+from facet.formats import Manifest, Review, RunReference
 from facet.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage
@@ -47,7 +47,7 @@ from facet.tracking.provenance import (
 )
 
 
-def read_manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, dict[str, Any]]:
+def read_manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, Manifest]:
     """The manifest of each run, where there is one here of the very outputs in `lock`."""
     outs, found = checks.lock_outputs(lock), {}
     for name in scope:
@@ -62,16 +62,16 @@ def read_manifests(root: Path, lock: Lock, scope: list[str]) -> dict[str, dict[s
 
 
 def list_runs(
-    lock: Lock, scope: list[str], manifests: dict[str, dict[str, Any]], committed: dict[str, str]
-) -> dict[str, Any]:
+    lock: Lock, scope: list[str], manifests: dict[str, Manifest], committed: dict[str, str]
+) -> dict[str, RunReference]:
     """For each run the W&B run it belongs to and its manifest, None where that is not here."""
     table = csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), "")))
     ids = {r["run"]: r.get("wandb_id") for r in table}
     runs = [n.partition("@")[2] for n in scope if n.startswith("train@")]
     return {
         run: {
-            "wandb_id": manifests.get(run, {}).get("wandb_id") or ids.get(run),
-            "manifest": manifests.get(run),
+            "wandb_id": m["wandb_id"] if (m := manifests.get(run)) else ids.get(run),
+            "manifest": m,
         }
         for run in runs
     }
@@ -113,7 +113,7 @@ def review_commit(
             more, verdicts, judged_runs = rerun(subject, folder, versions, jobs, wandb, manifests)
             findings += more
     verdict, reason = conclude(findings, verdicts, judged_runs, quick)
-    review: dict[str, Any] = {
+    review: Review = {
         "commit": sha,
         "verdict": verdict,
         "told": reason,
@@ -200,7 +200,7 @@ def rerun(
     versions: dict[str, str],
     jobs: int,
     wandb: bool,
-    manifests: dict[str, Any],
+    manifests: dict[str, Manifest],
 ) -> tuple[list[Finding], dict[str, Verdict], JudgedRuns]:
     """Make the stages anew with the environment `env`, which has the packages `versions`: what was
     found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.

@@ -99,7 +99,7 @@ class JudgedRuns:
     `processor` is the one that the runs were made on, as their manifests describe it.
     """
 
-    processor: dict[str, Any] = field(default_factory=describe_processor)
+    processor: dict[str, Any] = field(default_factory=lambda: dict(describe_processor()))
     judgements: list[Judgement] = field(default_factory=list)
     exact: list[str] = field(default_factory=list)
     consistent_runs: set[str] = field(default_factory=set)
@@ -162,7 +162,7 @@ def read_processors(clone: Path, runs: Iterable[str]) -> dict[str, dict[str, Any
             known = isinstance(processor, dict)
             out[run] = processor if known else {"name": processor, "same_bytes": False}
         except (OSError, ValueError, KeyError, TypeError):
-            out[run] = describe_processor()
+            out[run] = dict(describe_processor())
     return out
 
 

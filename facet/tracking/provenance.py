@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.config import parse_run
+from facet.formats import Identity, Machine, Manifest, Processor, Provenance
 from facet.names import MANIFESTS, PACKAGES_FILE, RUN
 from facet.processor import LIMITS, cpu_fields, same_bytes
 from facet.storage import file_sha256, md5, write_json
@@ -62,7 +63,7 @@ def run_git(*words: str) -> str:
     return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
 
 
-def make_provenance(run: str, dataset: str, id: str, data: Path) -> dict[str, Any]:
+def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
     """What a run is and comes from: commit, and the hashes of its inputs."""
     experiment, seed = parse_run(run)
     return {
@@ -79,9 +80,12 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> dict[str, An
     }
 
 
-def git_user() -> dict[str, str | None]:
+def git_user() -> Identity:
     """Name and e-mail as git knows them; None where git was told neither."""
-    return {k: run_git("config", f"user.{k}") or None for k in ("name", "email")}
+    return {
+        "name": run_git("config", "user.name") or None,
+        "email": run_git("config", "user.email") or None,
+    }
 
 
 def utc_now() -> str:
@@ -89,7 +93,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def describe_processor(gpus: Sequence[str] = ()) -> dict[str, Any]:
+def describe_processor(gpus: Sequence[str] = ()) -> Processor:
     """What the bytes of a result may depend on: instructions, caches, C library, limits in force.
 
     `vendor`, `family`, `model`, `stepping`, `name`, `flags` are the kernel's, "" or [] where it
@@ -144,7 +148,7 @@ def cache_sizes() -> dict[str, str]:
     return found
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_machine() -> Machine:
     """The machine this process runs on; `cores` are those it may use."""
     usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     return {"host": platform.node(), "system": platform.platform(), "cores": len(usable)}
@@ -159,20 +163,18 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def write_manifest(run: str, origin: dict[str, Any], inputs: Iterable[Path], wandb_id: str) -> None:
+def write_manifest(run: str, origin: Provenance, inputs: Iterable[Path], wandb_id: str) -> None:
     """Say of a run just made who, when, where and from what; `origin` is train's provenance."""
     folder = Path(RUN.format(run))
     outputs = [*sorted(folder.iterdir()), folder]
-    write_json(
-        MANIFESTS.format(run),
-        origin
-        | {
-            "who": git_user(),
-            "when": utc_now(),
-            "machine": describe_machine(),
-            "versions": package_versions(),
-            "inputs": {os.path.relpath(p): md5(p) for p in inputs},
-            "outputs": {str(p): md5(p) for p in outputs},
-            "wandb_id": wandb_id,
-        },
-    )
+    manifest: Manifest = {
+        **origin,
+        "who": git_user(),
+        "when": utc_now(),
+        "machine": describe_machine(),
+        "versions": package_versions(),
+        "inputs": {os.path.relpath(p): md5(p) for p in inputs},
+        "outputs": {str(p): md5(p) for p in outputs},
+        "wandb_id": wandb_id,
+    }
+    write_json(MANIFESTS.format(run), manifest)

@@ -14,6 +14,7 @@ import numpy as np
 
 from facet.config import parse_run
 from facet.errors import InputError
+from facet.formats import ComparisonResult, RunMetrics
 from facet.names import (
     AUGMENTED,
     COMPARISONS_FILE,
@@ -79,7 +80,7 @@ def parse_number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)
 
 
-def summarise(rows: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, Any]:
     """A run's last and best epochs and its metrics on the test split.
 
     Best is the lowest loss and the highest accuracy; `best_epoch` is that of the validation loss,
@@ -93,19 +94,18 @@ def summarise(rows: list[dict[str, float]], metrics: dict[str, Any]) -> dict[str
     loss = "validation/loss" if "validation/loss" in rows[-1] else "train/loss"
     out["best_epoch"] = min(rows, key=lambda row: row[loss])["epoch"]
     for head, m in metrics["heads"].items():
-        out |= {f"test/{head}/{k}": m[k] for k in HEAD_METRICS if m[k] is not None}
+        out |= {f"test/{head}/{k}": v for k, v in m.items() if k in HEAD_METRICS and v is not None}
         out[f"test/{head}/verdict"] = m["verdict"]
-        for key in ("ci95", "balanced_ci95"):
-            if m[key]:
-                out |= dict(
-                    zip((f"test/{head}/{key}_low", f"test/{head}/{key}_high"), m[key], strict=True)
-                )
+        for key, interval in (("ci95", m["ci95"]), ("balanced_ci95", m["balanced_ci95"])):
+            if interval:
+                out[f"test/{head}/{key}_low"], out[f"test/{head}/{key}_high"] = interval
     keys = ("n_train", "n_validation", "n_test", "parameters", "multiply_adds")
-    return out | {k: metrics[k] for k in keys} | {"warnings": len(metrics["warnings"])}
+    counts = {k: v for k, v in metrics.items() if k in keys}
+    return out | counts | {"warnings": len(metrics["warnings"])}
 
 
 def prediction_table(
-    content: dict[str, Any], predictions: dict[str, Any], heads: list[str]
+    content: dict[str, Any], predictions: dict[str, np.ndarray], heads: list[str]
 ) -> Table:
     """Test items with their picture, true and predicted classes; the worst first, ANSWERS at most.
 
@@ -193,7 +193,7 @@ def parse_cell(text: str) -> Any:
         return text
 
 
-def plot_comparison(name: str, comparison: dict[str, Any], curves: list[dict[str, str]]) -> Plot:
+def plot_comparison(name: str, comparison: ComparisonResult, curves: list[dict[str, str]]) -> Plot:
     """Both experiments' accuracy on a comparison's head by epoch, a mean over seeds."""
     head, lines = comparison["head"], {}
     for split in ("training", "validation"):

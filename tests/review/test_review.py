@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from facet.review import checks
-from facet.review.verdict import Judged, Verdict, judge_stages, mark_consistent
+from facet.review.verdict import JudgedRuns, Verdict, judge_stages, mark_consistent
 from facet.storage import md5
 from facet.tracking.provenance import describe_processor
 from tests.helpers import ROOT, Project
@@ -493,7 +493,7 @@ def test_a_stage_is_consistent_if_all_runs_that_it_leads_to_are() -> None:
 
     def judge(consistent: set[str], elsewhere: set[str]) -> list[str]:
         found = judge_stages(was, now, list(stages))
-        mark_consistent(found, stages, elsewhere, Judged(consistent_runs=consistent))
+        mark_consistent(found, stages, elsewhere, JudgedRuns(consistent_runs=consistent))
         return [v.verdict for v in found.values()]
 
     assert judge({"a-0"}, {"a-0"}) == ["consistent"] * 2
