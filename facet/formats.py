@@ -359,8 +359,8 @@ numbers, strings, lists and mappings and nothing that could run:
 - `data/DATASET/normalised.pkl`, `data/augmented/EXPERIMENT.pkl`: `X_SPLIT` (SPLIT is train,
   validation or test) float32, N x height x width x channels in 0-1, or N x columns standardised;
   `y_SPLIT_HEAD` (N,) int64, an index into `classes_HEAD`; `names_SPLIT`, `groups_SPLIT` (N,)
-  strings; `about`, below. The augmented one has `copy_train`, (N,) int64, 0 for the untouched items. With a
-  list as split.seed such a mapping for each seed, under `splits`.
+  strings; `about`, below. The augmented one has `copy_train`, (N,) int64, 0 for the untouched
+  items. With a list as split.seed such a mapping for each seed, under `splits`.
 - `data/runs/RUN/predictions.pkl`: `HEAD_SPLIT` float32, N x classes, probabilities; `HEAD_truth`
   (N,) int64, `names_test`, `groups_test` (N,) strings, of the test items.
 - `.ckpt/IDENTITY/state.pkl`: `variables`, the arrays of weights and optimiser, and `history`.
