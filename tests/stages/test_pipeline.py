@@ -68,6 +68,9 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
         "evaluate@dropped-0",
         "train@dropped-0",
     ]
+    del parameters["datasets"]["faces"]["augment"]["experiments"]
+    project.write()
+    assert [s for s in project.ran() if s != "compare"] == []  # all from the cache
 
     parameters["seeds"] = [0, 5]
     project.write()
