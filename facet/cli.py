@@ -130,7 +130,7 @@ def sync() -> None:
 
 @app.command(epilog="Example: WANDB_API_KEY=... facet dashboard")
 def dashboard() -> None:
-    """Upload what waits, tell what was never told, save the workspace; can be repeated."""
+    """Upload what waits, add what was never recorded, save the workspace; can be repeated."""
     from facet.tracking.dashboard import update_dashboard
 
     update_dashboard()

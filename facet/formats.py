@@ -245,7 +245,7 @@ class Timings(TypedDict):
 class Identity(TypedDict):
     """Somebody as git knows them."""
 
-    name: Annotated[str | None, "user.name; null where git was told none"]
+    name: Annotated[str | None, "user.name; null where git has none"]
     email: Annotated[str | None, "user.email"]
 
 
@@ -313,7 +313,7 @@ class Review(TypedDict):
 
     commit: Annotated[str, "the commit reviewed"]
     verdict: Annotated[str, "holds, consistent, does not hold; checked if nothing was run"]
-    told: Annotated[str, "why, in a sentence"]
+    reason: Annotated[str, "why, in a sentence"]
     reviewer: Annotated[Identity, "who reviewed"]
     when: Annotated[str, "when, UTC, ISO 8601"]
     machine: Annotated[Machine, "where"]

@@ -32,9 +32,9 @@ UNDECLARED_MODULES = {
 }
 # What else a stage may read without a word in dvc.yaml, and why that can change no result.
 ALLOWED = UNDECLARED_MODULES | {
-    "stages/__main__.py": "starts the stage that it is told",
+    "stages/__main__.py": "starts the stage that it names",
     ".ckpt/": "found by a hash of all that the run depends on",
-    ".git/": "W&B is told the commit",
+    ".git/": "W&B records the commit",
     "metrics/costs/": "says into which W&B run a repeat went",
     "wandb/": "W&B's own files",
     ".wandb-data/": "W&B's own files",
@@ -55,7 +55,7 @@ class Finding:
 
 
 def flag_finding(check: str, where: str, what: str) -> Finding:
-    """Something to be told that proves nothing wrong."""
+    """Something worth knowing that proves nothing wrong."""
     return Finding(check, where, what, "flag")
 
 
@@ -221,7 +221,7 @@ def check_up_to_date(
     wrong: dict[tuple[str, str], list[str]] = {}
 
     def current(path: str) -> str | None:
-        """The MD5 that `path` has now, "" for none, None where that cannot be told."""
+        """The MD5 that `path` has now, "" for none, None where that is unknown."""
         if path in outs:
             return outs[path]
         inner = {p: h for p, h in outs.items() if is_beneath(p, path)}

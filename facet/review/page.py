@@ -22,13 +22,13 @@ def render_page(review: Review) -> str:
     lines = [
         f"# Review of {review['commit'][:12]}: {review['verdict']}",
         "",
-        review["told"],
+        review["reason"],
         "",
         *markdown_table(
             ["", ""],
             [
                 ["commit", review["commit"]],
-                ["reviewer", name or "git was told no name"],
+                ["reviewer", name or "git has no name"],
                 ["when", review["when"]],
                 ["machine", f"{here['host']}, {here['cores']} cores, {here['system']}"],
                 ["processor", name_processor(review["processor"])],

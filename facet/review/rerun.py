@@ -173,7 +173,7 @@ def run_pipeline(
 def find_undeclared_reads(
     clone: Path, notes: Path, stages: dict[str, Stage], lock: Lock, scope: list[str]
 ) -> list[Finding]:
-    """What the stages read that dvc.yaml does not say, the same of several stages told once."""
+    """What the stages read that dvc.yaml does not say, the same of several stages once."""
     found: dict[tuple[str, ...], list[str]] = {}
     for name in scope:
         file = notes / name.replace("/", "%")

@@ -116,7 +116,7 @@ def review_commit(
     review: Review = {
         "commit": sha,
         "verdict": verdict,
-        "told": reason,
+        "reason": reason,
         "reviewer": git_user(),
         "when": utc_now(),
         "machine": describe_machine(),

@@ -1,7 +1,7 @@
 """Make the W&B project complete and lay out its workspace: `make dashboard`.
 
 Complete means: also of the runs that DVC restored, and of which this machine trained nothing. What
-W&B is told of those comes from their stored files; system samples do not, they belong to the
+W&B shows of those comes from their stored files; system samples do not, they belong to the
 machine that ran.
 """
 
@@ -152,7 +152,7 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
 
 
 def update_dashboard() -> None:
-    """Upload what waits, tell what was never told, save the workspace; can be repeated."""
+    """Upload what waits, add what was never recorded, save the workspace; can be repeated."""
     parameters = check_params(read_params())
     wandb_run.configure_wandb()
     sync.check_connection()
@@ -165,7 +165,7 @@ def update_dashboard() -> None:
         sync.upload_or_fail()
     os.environ["WANDB_MODE"] = "offline"
     if restored := restore_runs(parameters):
-        print(f"{len(restored)} runs told from what is stored: {', '.join(restored[:4])}")
+        print(f"{len(restored)} runs uploaded from what is stored: {', '.join(restored[:4])}")
         sync.upload_or_fail()
     project = wandb_run.project_name()
     made = make_workspace(parameters, entity, project)

@@ -81,7 +81,7 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
 
 
 def git_user() -> Identity:
-    """Name and e-mail as git knows them; None where git was told neither."""
+    """Name and e-mail as git knows them; None where git has none."""
     return {
         "name": run_git("config", "user.name") or None,
         "email": run_git("config", "user.email") or None,

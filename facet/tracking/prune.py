@@ -40,7 +40,7 @@ def remove_uploaded(folder: Path) -> tuple[int, int]:
                 known.write(file.stem.removeprefix("run-") + "\n")
         shutil.rmtree(file.parent)
     # W&B copies what goes into a table, and some of it twice; a young copy may be of a run that
-    # is just being told.
+    # is just being logged.
     for path in (Path(os.environ["WANDB_DATA_DIR"]) / "artifacts/staging").glob("*"):
         if (
             path.is_file()

@@ -221,7 +221,7 @@ def find_lacking(run: list[Recorded]) -> str:
 
 def upload_run(run: list[Recorded]) -> str:
     """Upload all folders of one run; returns what went wrong, empty if all of it arrived."""
-    # Cut off after the last byte, or told online, all of it may be there.
+    # Cut off after the last byte, or logged online, all of it may be there.
     arrived = all(recorded.answered for recorded in run) and not find_lacking(run)
     problem = "" if arrived else call_wandb_sync(run) or find_lacking(run)
     for recorded in run:

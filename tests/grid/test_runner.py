@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from dvc.stage import Stage
+from dvc.stage import serialize
 
 from facet.config import check_params, run_names
 from facet.grid import dvc_session, summary
@@ -93,6 +93,9 @@ def test_stages_are_made_timed_and_entered_in_the_lock(project: Project) -> None
             assert session.status == 0
             assert list(session.ran) == list(entries) == ran
             assert all(seconds > 0.01 for seconds in session.ran.values())
+            dvc_session.write_lock(
+                Path("dvc.lock"), dvc_session.read_lock(Path("dvc.lock")) | entries
+            )
         # By DVC's own methods, without `dvc repro`.
         assert "Running stage 'pickle@faces'" not in log.read_text()
     assert project.ran("pickle@faces") == []  # DVC finds nothing to do
@@ -101,7 +104,7 @@ def test_stages_are_made_timed_and_entered_in_the_lock(project: Project) -> None
 def test_a_dvc_with_other_methods_is_called_as_a_command(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(Stage, "dump")
+    monkeypatch.delattr(serialize, "to_lockfile")
     with contextlib.chdir(project.folder):
         with dvc_session.open_dvc(project.folder / "log") as session:
             entries = dvc_session.reproduce_stages(session, ["download@faces", "pickle@faces"])

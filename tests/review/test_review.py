@@ -212,7 +212,7 @@ def test_without_data_and_where_git_knows_no_name(toy: Toy) -> None:
     review, _ = toy.review("--quick", fails=False, **nobody)
     assert (review["verdict"], review["findings"]) == ("checked", [])
     assert review["reviewer"] == {"name": None, "email": None}
-    assert "git was told no name" in (toy.folder / "review.md").read_text()
+    assert "git has no name" in (toy.folder / "review.md").read_text()
     assert review["runs"]["a-0"] == {"wandb_id": "a-0-1234", "manifest": None}
     # Nothing is stored, so all of it is made again.
     review, _ = toy.review(fails=False, **nobody)
@@ -228,7 +228,7 @@ def test_a_swapped_model(toy: Toy) -> None:
     assert refusals(review) == [
         (MODEL, f"is not what dvc.lock says train@a-0 made; `dvc checkout {MODEL}`")
     ]
-    assert review["stages"] == {}  # what is wrong already is told before anything is run
+    assert review["stages"] == {}  # what is wrong already is reported before anything is run
 
     # Everywhere: in DVC's cache, in dvc.lock, in the figures made of it.
     toy.run("dvc", "commit", "-f", "train@a-0")

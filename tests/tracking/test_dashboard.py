@@ -48,7 +48,7 @@ def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) 
         shutil.rmtree(tracked.folder / folder)
     done = make(tracked.folder, server.url, "dashboard")
     assert done.returncode == 0, done.stderr
-    assert "3 runs told from what is stored" in done.stdout
+    assert "3 runs uploaded from what is stored" in done.stdout
     for run in ("plain-0", "dropped-0"):
         record = check_received(server, tracked.folder, run)
         assert record.events == []  # the machine that ran is not here
@@ -58,7 +58,7 @@ def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) 
     assert "id" not in view
     assert f"{server.url}/someone/facet?nw=facet" in done.stdout
 
-    # Every metric the workspace draws is one that was told, GPUs and the machine's aside.
+    # Every metric the workspace draws is one that was logged, GPUs and the machine's aside.
     known = {k for r in server.runs.values() for row in [*r.history, r.summary] for k in row}
     drawn = {m for p in sections(tracked.parameters).values() for m in metrics(p)}
     assert {m for m in drawn if not m.startswith("system.")} <= known | {"items_per_second"}

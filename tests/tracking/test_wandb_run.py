@@ -105,15 +105,15 @@ IDS = """
 import os, shutil
 from pathlib import Path
 from facet.tracking import wandb_run
-def told(*how):
+def record_run(*how):
     run = wandb_run.Run("plain-0-abc", *how)
     run.finish()
     print(run.id)
-told(), told(False, True), told(), told(True)
+record_run(), record_run(False, True), record_run(), record_run(True)
 for folder in Path("wandb").glob("*-abc-r1"):
     shutil.rmtree(folder)
 Path("wandb/pruned").write_text("plain-0-abc-r1\\n")
-told()
+record_run()
 """
 
 
