@@ -148,16 +148,6 @@ def write_json(path: str | Path, value: Any) -> None:
         )
 
 
-def select_split(content: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The one split of a normalised or augmented dict that runs of `seed` use.
-
-    With a list as split.seed there are several, under `splits`; the run's own seed picks one, so
-    that a further run never changes what an earlier one used.
-    """
-    splits = content.get("splits")
-    return splits[seed % len(splits)] if splits else content
-
-
 def md5(path: Path) -> str:
     """The MD5 by which dvc.lock knows a file, or a folder (ends in .dir)."""
     if not path.is_dir():

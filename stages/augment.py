@@ -2,10 +2,10 @@
 
 from facet.config import get_params
 from facet.datasets.augmentation import augment
+from facet.datasets.prepared import load_prepared, save_prepared
 from facet.errors import InputError
 from facet.names import AUGMENTED, NORMALISED
 from facet.process import run_stage
-from facet.storage import load_pickle, save_pickle
 
 
 def main(experiment: str) -> None:
@@ -13,18 +13,13 @@ def main(experiment: str) -> None:
     (dataset,) = get_params(f"experiments.{experiment}.dataset")
     (config,) = get_params(f"datasets.{dataset}.augment")
     how = config.of_experiment(experiment)
-    content = load_pickle(NORMALISED.format(dataset))
+    data = load_prepared(NORMALISED.format(dataset))
     try:
-        done = (
-            {"splits": [augment(c, how) for c in content["splits"]]}
-            if "splits" in content
-            else augment(content, how)
-        )
+        augmented = [augment(one, how) for one in data]
     except InputError as e:
         raise InputError(f"{experiment}: {e}") from None
-    save_pickle(AUGMENTED.format(experiment), done)
-    first = done.get("splits", [done])[0]
-    n = len(first["X_train"])
+    save_prepared(AUGMENTED.format(experiment), augmented)
+    n = len(augmented[0].splits["train"])
     print(f"{experiment}: {n} training items, made of {n // how.copies}")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from facet.config import parse_run
+from facet.datasets.prepared import load_prepared, select_split
 from facet.evaluation.figures import draw_run
 from facet.evaluation.metrics import evaluate_run
 from facet.names import AUGMENTED, EVALUATION, METRICS, RUN
@@ -12,7 +13,6 @@ from facet.storage import (
     load_pickle,
     read_csv,
     read_json,
-    select_split,
     write_json,
 )
 from facet.tracking.provenance import describe_processor
@@ -25,12 +25,12 @@ def main(run: str) -> None:
     experiment, seed = parse_run(run)
     folder = Path(RUN.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
-    content = select_split(load_pickle(AUGMENTED.format(experiment)), seed)
+    data = select_split(load_prepared(AUGMENTED.format(experiment)), seed)
     predictions = load_pickle(folder / "predictions.pkl")
-    metrics = evaluate_run(content, predictions, about)
+    metrics = evaluate_run(data, predictions, about)
     with atomic_write(EVALUATION.format(run)) as aside:
         aside.mkdir()
-        draw_run(aside, run, content, predictions, history, metrics)
+        draw_run(aside, run, data, predictions, history, metrics)
     write_json(METRICS.format(run), metrics)
     here = describe_processor()
     log_to_existing_run(find_run_id(run), lambda id: record_run(run, id, processor=here))

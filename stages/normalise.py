@@ -2,10 +2,11 @@
 
 from facet.config import Dataset, get_params
 from facet.datasets.normalisation import normalise
+from facet.datasets.prepared import save_prepared
 from facet.errors import InputError
 from facet.names import NORMALISED, PICKLED, SPLITS
 from facet.process import run_stage
-from facet.storage import load_pickle, save_pickle
+from facet.storage import load_pickle
 
 
 def main(dataset: str) -> None:
@@ -16,13 +17,13 @@ def main(dataset: str) -> None:
     )
     spec = Dataset.model_construct(size=size, read=read, heads=heads, group=group, split=split)
     try:
-        content = normalise(load_pickle(PICKLED.format(dataset)), dataset, spec)
+        data = normalise(load_pickle(PICKLED.format(dataset)), dataset, spec)
     except InputError as e:
         raise InputError(f"{dataset}: {e}") from None
-    save_pickle(NORMALISED.format(dataset), content)
-    for one in content.get("splits", [content]):
-        counts = ", ".join(f"{len(one[f'names_{s}'])} {s}" for s in SPLITS)
-        print(f"{dataset}: {counts}, split by {split.by}, seed {one['about']['split']['seed']}")
+    save_prepared(NORMALISED.format(dataset), data)
+    for one in data:
+        counts = ", ".join(f"{len(one.splits[s])} {s}" for s in SPLITS)
+        print(f"{dataset}: {counts}, split by {split.by}, seed {one.about['split']['seed']}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from facet.config import parse_run, read_experiment
+from facet.datasets.prepared import load_prepared, select_split
 from facet.models.checkpoint import (
     CHECKPOINTS,
     load_checkpoint,
@@ -19,7 +20,7 @@ from facet.models.training import Training
 from facet.names import AUGMENTED, COSTS
 from facet.process import run_stage
 from facet.processor import note_other_bytes
-from facet.storage import load_pickle, select_split, write_json
+from facet.storage import write_json
 from facet.tracking import provenance, wandb_run
 
 
@@ -27,16 +28,16 @@ def main(run: str) -> None:
     """Train RUN, EXPERIMENT-SEED, into data/runs/RUN."""
     started = time.monotonic()
     name, seed = parse_run(run)
-    data = Path(AUGMENTED.format(name))
-    content = select_split(load_pickle(data), seed)
+    path = Path(AUGMENTED.format(name))
+    data = select_split(load_prepared(path), seed)
     spec, declared = read_experiment(name)
     if message := note_other_bytes():
         print(message)
     configure_tensorflow(spec.threads)
-    fingerprint = run_fingerprint(run, spec, data)
+    fingerprint = run_fingerprint(run, spec, path)
     checkpoint = CHECKPOINTS / fingerprint / "state.pkl"
-    dataset = content["about"]["dataset"]
-    origin = provenance.make_provenance(run, dataset, fingerprint, data)
+    dataset = data.about["dataset"]
+    origin = provenance.make_provenance(run, dataset, fingerprint, path)
     origin["processor"] = provenance.describe_processor(visible_gpus())
     tracked = wandb_run.Run(
         f"{run}-{fingerprint[:8]}",
@@ -47,11 +48,11 @@ def main(run: str) -> None:
 
     def log_epoch(row: dict[str, float], seconds: float) -> None:
         """Tell W&B of an epoch."""
-        speed = {"items_per_second": len(content["X_train"]) / seconds}
+        speed = {"items_per_second": len(data.splits["train"]) / seconds}
         tracked.log(wandb_run.epoch_metrics(row) | speed, step=int(row["epoch"]))
 
     try:
-        training = Training(spec, content, seed)
+        training = Training(spec, data, seed)
         resumed = load_checkpoint(training, checkpoint)
         if resumed:
             print(f"{run}: going on after epoch {len(training.history)}")
@@ -72,7 +73,7 @@ def main(run: str) -> None:
     tracked.finish()
     costs |= {"wall_seconds": time.monotonic() - started, "wandb_id": tracked.id}
     write_json(COSTS.format(run), costs)
-    provenance.write_manifest(run, origin, run_inputs(data), tracked.id)
+    provenance.write_manifest(run, origin, run_inputs(path), tracked.id)
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 

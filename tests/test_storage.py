@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from facet.errors import InputError
-from facet.storage import atomic_write, load_pickle, save_pickle, select_split
+from facet.storage import atomic_write, load_pickle, save_pickle
 
 plain = st.recursive(
     st.none()
@@ -97,8 +97,3 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise ValueError("x")
     assert (tmp_path / "a").read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-def test_a_seed_picks_its_split() -> None:
-    assert select_split({"x": 1}, 5) == {"x": 1}
-    assert select_split({"splits": [{"x": 1}, {"x": 2}]}, 3) == {"x": 2}

@@ -1,13 +1,14 @@
 """Add randomly changed copies of the training images, each change with its effect on labels."""
 
 import hashlib
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
 from facet.config import Augmentation
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.errors import InputError
 
 CHUNK = 128  # images warped at once; bounds memory
@@ -56,46 +57,47 @@ def swap_labels(y: np.ndarray, classes: list[str], pair: list[str], head: str) -
     return table[y]
 
 
-def make_copy(content: dict[str, Any], config: Augmentation, copy: int) -> dict[str, np.ndarray]:
+def make_copy(data: PreparedData, config: Augmentation, copy: int) -> SplitData:
     """One changed copy of each training image, with its labels."""
-    X, names = content["X_train"], content["names_train"].tolist()
-    draws = uniform_draws(names, config.seed, copy)
+    train = data.splits["train"]
+    X, n = train.X, len(train)
+    draws = uniform_draws(train.names.tolist(), config.seed, copy)
     between = 2 * draws - 1
     # Enlarging by f and shrinking by f are equally likely.
     zoom = (1 + config.zoom) ** between[:, 3]
     shift = config.translate * between[:, 1:3] * X.shape[1:3]
     flip = draws[:, 4] < (config.flip.probability if config.flip else 0)
     turned = np.empty_like(X)
-    for start in tqdm(range(0, len(X), CHUNK), "augment", unit="batch", delay=1):
+    for start in tqdm(range(0, n, CHUNK), "augment", unit="batch", delay=1):
         rows = slice(start, start + CHUNK)
         batch = np.where(flip[rows, None, None, None], X[rows, :, ::-1], X[rows])
         turned[rows] = warp_images(
             batch, np.deg2rad(config.rotate * between[rows, 0]), shift[rows], zoom[rows]
         )
-    out = {"X_train": turned}
-    for head in content["about"]["heads"]:
-        y = content[f"y_train_{head}"]
-        if config.flip and head in config.flip.swap:
-            other = swap_labels(
-                y, content[f"classes_{head}"].tolist(), config.flip.swap[head], head
+    y = dict(train.y)
+    for head, pair in (config.flip.swap if config.flip else {}).items():
+        if head in y:
+            y[head] = np.where(
+                flip, swap_labels(y[head], data.classes[head].tolist(), pair, head), y[head]
             )
-            y = np.where(flip, other, y)
-        out[f"y_train_{head}"] = y
-    return out
+    return replace(train, X=turned, y=y, copies=np.full(n, copy))
 
 
-def augment(content: dict[str, Any], config: Augmentation) -> dict[str, Any]:
-    """`content` with `config.copies` times the training items: the untouched ones first.
+def augment(data: PreparedData, config: Augmentation) -> PreparedData:
+    """`data` with `config.copies` times the training items: the untouched ones first.
 
-    Adds `copy_train`, (N,) int64: 0 for the untouched. Validation and test stay as they are.
+    Validation and test stay as they are. Raises InputError for a table that is to have copies.
     """
-    n = len(content["X_train"])
-    if config.copies > 1 and content["X_train"].ndim != 4:
+    train = data.splits["train"]
+    if config.copies > 1 and train.X.ndim != 4:
         raise InputError("augment.copies: only images can be augmented; set 1 for a table")
-    copies = [make_copy(content, config, c) for c in range(1, config.copies)]
-    grown = {
-        k: np.concatenate([content[k], *(c[k] for c in copies)])
-        for k in ["X_train", *(f"y_train_{h}" for h in content["about"]["heads"])]
-    }
-    same = {k: np.tile(content[k], config.copies) for k in ("names_train", "groups_train")}
-    return content | grown | same | {"copy_train": np.repeat(np.arange(config.copies), n)}
+    parts = [replace(train, copies=np.zeros(len(train), "int64"))]
+    parts += [make_copy(data, config, c) for c in range(1, config.copies)]
+    grown = SplitData(
+        X=np.concatenate([p.X for p in parts]),
+        y={h: np.concatenate([p.y[h] for p in parts]) for h in train.y},
+        names=np.tile(train.names, config.copies),
+        groups=np.tile(train.groups, config.copies),
+        copies=np.concatenate([p.copies for p in parts]),
+    )
+    return replace(data, splits=data.splits | {"train": grown})

@@ -1,25 +1,22 @@
 """Make a data set ready to learn from: labels, splits and inputs together."""
 
-from typing import Any
-
 import numpy as np
 
 from facet.config import Dataset
 from facet.datasets.inputs import make_images, middle_size, read_columns
 from facet.datasets.labels import make_labels, read_fields
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.errors import InputError
-from facet.formats import DataInfo, InputInfo, Items
+from facet.formats import InputInfo, Items
 from facet.names import SPLITS
 
 
-def normalise(items: Items, name: str, spec: Dataset) -> dict[str, Any]:
-    """A data set ready to learn from, in the form design and README describe.
+def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
+    """A data set ready to learn from, once for each of split.seed.
 
-    `X_SPLIT` float32, N x height x width x channels in 0-1, or N x columns standardised by mean and
-    spread of the training split; `y_SPLIT_HEAD` int64; `classes_HEAD`, `names_SPLIT` and
-    `groups_SPLIT` strings; `about` what it was made with. With a list as split.seed, one such dict
-    for each under `splits`.
+    Images become fractions of 255, a table's readings are standardised by mean and deviation of
+    the training split. Raises InputError where data and `spec` do not fit each other.
     """
     fields = read_fields(items, spec.read)
     labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
@@ -42,7 +39,7 @@ def normalise(items: Items, name: str, spec: Dataset) -> dict[str, Any]:
         chosen, X = read_columns(items, spec)
         readings, preparation = X, {"columns": chosen}
     hashes = content_hashes(items, readings)
-    contents: list[dict[str, Any]] = []
+    made = []
     seeds = spec.split.seed if isinstance(spec.split.seed, list) else [spec.split.seed]
     for seed in seeds:
         splits, groups = make_splits(
@@ -56,32 +53,36 @@ def normalise(items: Items, name: str, spec: Dataset) -> dict[str, Any]:
             seed,
         )
         check_splits(splits, groups, hashes, spec.split.by)
-        content: dict[str, Any] = {f"classes_{h}": c for h, (c, _) in labels.items()}
         inputs = preparation.copy()
         if not is_images:
             mean, deviation = X[splits == "train"].mean(0), X[splits == "train"].std(0)
             deviation = np.where(deviation > 0, deviation, 1.0)
             inputs |= {"mean": mean.tolist(), "spread": deviation.tolist()}
+        of_split = {}
         for split in SPLITS:
             rows = np.flatnonzero(splits == split)
             rows = rows[np.argsort(items["names"][rows], kind="stable")]
             if is_images:
-                content[f"X_{split}"] = X[rows].astype("float32") / np.float32(255)
+                scaled = X[rows].astype("float32") / np.float32(255)
             else:
-                content[f"X_{split}"] = ((X[rows] - mean) / deviation).astype("float32")
-            content[f"names_{split}"] = items["names"][rows]
-            content[f"groups_{split}"] = groups[rows]
-            content |= {f"y_{split}_{h}": y[rows] for h, (_, y) in labels.items()}
-        about: DataInfo = {
-            "dataset": name,
-            "split": {
-                "by": spec.split.by,
-                "seed": seed,
-                "test": spec.split.test,
-                "validation": spec.split.validation,
-            },
-            "input": inputs,
-            "heads": list(spec.heads),
-        }
-        contents.append(content | {"about": about})
-    return {"splits": contents} if isinstance(spec.split.seed, list) else contents[0]
+                scaled = ((X[rows] - mean) / deviation).astype("float32")
+            y = {h: indices[rows] for h, (_, indices) in labels.items()}
+            of_split[split] = SplitData(scaled, y, items["names"][rows], groups[rows])
+        made.append(
+            PreparedData(
+                about={
+                    "dataset": name,
+                    "split": {
+                        "by": spec.split.by,
+                        "seed": seed,
+                        "test": spec.split.test,
+                        "validation": spec.split.validation,
+                    },
+                    "input": inputs,
+                    "heads": list(spec.heads),
+                },
+                classes={h: classes for h, (classes, _) in labels.items()},
+                splits=of_split,
+            )
+        )
+    return made

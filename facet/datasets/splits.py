@@ -135,11 +135,11 @@ def check_splits(splits: np.ndarray, groups: np.ndarray, hashes: np.ndarray, by:
     for needed in ("train", "test"):
         if not (splits == needed).any():
             raise InputError(
-                f"split: no items fall into the {needed} part; there are too few groups "
+                f"split: no items fall into the {needed} split; there are too few groups "
                 f"({len(set(groups.tolist()))}) for these shares"
             )
     if by != "own":
         for what, keys in (("group", groups), ("content", hashes)):
             pairs = np.unique(np.stack([keys.astype("<U200"), splits.astype("<U200")]), axis=1)
             if len(set(pairs[0].tolist())) < pairs.shape[1]:
-                raise AssertionError(f"a {what} straddles the split")
+                raise AssertionError(f"a {what} is in two splits")

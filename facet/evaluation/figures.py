@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from facet.datasets.prepared import PreparedData
 from facet.formats import HeadMetrics, RunMetrics
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
@@ -27,24 +28,24 @@ matplotlib.rcParams.update(
 def draw_run(
     folder: Path,
     run: str,
-    content: dict[str, Any],
+    data: PreparedData,
     predictions: dict[str, np.ndarray],
     history: list[dict[str, str]],
     metrics: RunMetrics,
 ) -> None:
     """Write every picture of a run into `folder`."""
     heads = list(metrics["heads"])
-    is_images = content["X_test"].ndim == 4
+    is_images = data.splits["test"].X.ndim == 4
     if is_images:
-        _save(draw_samples(content, heads), folder / "samples.png")
-    _save(draw_values(content, is_images), folder / "values.png")
-    _save(draw_class_balance(content, heads), folder / "classes.png")
+        _save(draw_samples(data, heads), folder / "samples.png")
+    _save(draw_values(data, is_images), folder / "values.png")
+    _save(draw_class_balance(data, heads), folder / "classes.png")
     _save(draw_curves(history, heads, run), folder / "curves.png")
     _save(draw_confusions(metrics["heads"], run), folder / "confusion.png")
     for head in heads:
         if metrics["heads"][head]["accuracy"] is not None:
             p = predictions[f"{head}_test"]
-            _save(draw_predictions(content, head, p, run), folder / f"answers_{head}.png")
+            _save(draw_predictions(data, head, p, run), folder / f"answers_{head}.png")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -60,21 +61,19 @@ def to_rgb(x: np.ndarray) -> np.ndarray:
     return np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
 
 
-def draw_samples(content: dict[str, Any], heads: list[str], columns: int = 8, rows: int = 2) -> Any:
+def draw_samples(data: PreparedData, heads: list[str], columns: int = 8, rows: int = 2) -> Any:
     """A sheet of training images, untouched above, augmented below, with their labels."""
-    first = np.flatnonzero(content["copy_train"] == 0)
+    train = data.splits["train"]
+    first = train.originals
     chosen = first[np.linspace(0, len(first) - 1, columns * rows).astype(int)]
-    copies = np.flatnonzero(content["copy_train"] == 1)
+    copies = np.flatnonzero(train.copies == 1)
     if len(copies):
         chosen = np.concatenate([chosen, copies[chosen[:columns]]])
 
     def caption(i: int) -> list[str]:
-        return [str(content[f"classes_{h}"][content[f"y_train_{h}"][i]]) for h in heads]
+        return [str(data.classes[h][train.y[h][i]]) for h in heads]
 
-    tiles = [
-        (content["X_train"][i], caption(i), "black" if content["copy_train"][i] == 0 else BLUE)
-        for i in chosen
-    ]
+    tiles = [(train.X[i], caption(i), BLUE if i in copies else "black") for i in chosen]
     title = "Training images" + ("; the last row augmented" if len(copies) else "")
     return draw_sheet(title, [tiles[i : i + columns] for i in range(0, len(tiles), columns)])
 
@@ -120,17 +119,14 @@ def draw_tile(x: np.ndarray) -> Image.Image:
     return out
 
 
-def draw_values(content: dict[str, Any], is_images: bool) -> Any:
+def draw_values(data: PreparedData, is_images: bool) -> Any:
     """The histogram of inputs, by split: pixel values by channel, or readings."""
     figure = Figure(figsize=(6, 3))
     axis = figure.subplots()
     _margins(figure, 1)
     for split, style in (("train", "-"), ("test", "--")):
-        X = (
-            content[f"X_{split}"][content["copy_train"] == 0]
-            if split == "train"
-            else content[f"X_{split}"]
-        )
+        items = data.splits[split]
+        X = items.X[items.originals]
         channels = X.shape[-1] if is_images else 1
         for c in range(channels):
             x = X[..., c] if is_images else X
@@ -153,17 +149,15 @@ def draw_values(content: dict[str, Any], is_images: bool) -> Any:
     return figure
 
 
-def draw_class_balance(content: dict[str, Any], heads: list[str]) -> Any:
+def draw_class_balance(data: PreparedData, heads: list[str]) -> Any:
     """The share of each class in each split, a panel a head."""
-    figure, axes = _panels(
-        len(heads), lambda h: max(2.2, 0.19 * len(content[f"classes_{h}"])), heads
-    )
+    figure, axes = _panels(len(heads), lambda h: max(2.2, 0.19 * len(data.classes[h])), heads)
     for axis, head in zip(axes, heads, strict=False):
-        classes = content[f"classes_{head}"]
+        classes = data.classes[head]
         for k, (split, color) in enumerate(
             (("train", "#4575b4"), ("validation", "#fdae61"), ("test", "#d73027"))
         ):
-            y = content[f"y_{split}_{head}"]
+            y = data.splits[split].y[head]
             if len(y):
                 share = np.bincount(y, minlength=len(classes)) / len(y)
                 axis.barh(
@@ -272,12 +266,13 @@ def draw_confusions(heads: dict[str, HeadMetrics], run: str) -> Any:
     return figure
 
 
-def draw_predictions(content: dict[str, Any], head: str, p: np.ndarray, run: str) -> Any:
+def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> Any:
     """Nine right and nine wrong answers on test items, with both labels and the probability.
 
     The surest of each: right answers that were hard won tell less than confident errors.
     """
-    y, X, classes = content[f"y_test_{head}"], content["X_test"], content[f"classes_{head}"]
+    test, classes = data.splits["test"], data.classes[head]
+    X, y = test.X, test.y[head]
     predicted, sure = p.argmax(1), p.max(1)
     rows = []
     for right, color in ((True, RIGHT), (False, WRONG)):

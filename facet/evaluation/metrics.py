@@ -1,9 +1,8 @@
 """Judge a run on its test split: metrics with chance beside them, and warnings."""
 
-from typing import Any
-
 import numpy as np
 
+from facet.datasets.prepared import PreparedData
 from facet.evaluation import statistics
 from facet.evaluation.leakage import find_leakage
 from facet.formats import HeadMetrics, ModelInfo, RunMetrics
@@ -16,7 +15,7 @@ def compute_head_metrics(
     groups: np.ndarray,
     train_labels: np.ndarray,
 ) -> HeadMetrics:
-    """A head's metrics on the test split, fractions 0-1, in the form design and README describe.
+    """A head's metrics on the test split, fractions 0-1.
 
     `y`, `predicted` (n,) int64; `groups` (n,) strings; `trained` the labels trained on. A head of
     which no test class was trained on is `not applicable`, its figures None.
@@ -64,7 +63,7 @@ def find_warnings(
 ) -> list[str]:
     """What is suspicious about a head's figures, each as `name: words`."""
     if m["verdict"] == "not applicable":
-        return [f"not_applicable: {head}: no class of the test part was trained on"]
+        return [f"not_applicable: {head}: no class of the test split was trained on"]
     classes, found = m["classes"], []
     if m["verdict"] == "below chance":
         found.append(
@@ -81,7 +80,7 @@ def find_warnings(
         if absent := sorted(set(range(len(classes))) - set(labels.tolist())):
             found.append(
                 f"absent_class: {head}: no {', '.join(classes[i] for i in absent[:5])} "
-                f"in the {split} part"
+                f"in the {split} split"
             )
     share = np.bincount(predicted).max() / len(predicted)
     if share >= 0.98:
@@ -94,27 +93,25 @@ def find_warnings(
 
 
 def evaluate_run(
-    content: dict[str, Any], predictions: dict[str, np.ndarray], about: ModelInfo
+    data: PreparedData, predictions: dict[str, np.ndarray], about: ModelInfo
 ) -> RunMetrics:
-    """A run's metrics, all but its name, in the form design and README describe."""
-    heads, warnings = {}, find_leakage(content)
-    originals = content["copy_train"] == 0
+    """A run's metrics, all but its name."""
+    heads, warnings = {}, find_leakage(data.splits)
+    train, test = data.splits["train"], data.splits["test"]
     for head, classes in about["heads"].items():
-        y, train_labels = content[f"y_test_{head}"], content[f"y_train_{head}"][originals]
+        y, train_labels = test.y[head], train.y[head][train.originals]
         predicted = predictions[f"{head}_test"].argmax(1)
         right = int((predictions[f"{head}_train"].argmax(1) == train_labels).sum())
-        heads[head] = compute_head_metrics(
-            y, predicted, classes, content["groups_test"], train_labels
-        )
+        heads[head] = compute_head_metrics(y, predicted, classes, test.groups, train_labels)
         warnings += find_warnings(head, heads[head], y, predicted, train_labels, right)
     return {
         "experiment": about["experiment"],
         "dataset": about["dataset"],
         "seed": about["seed"],
         "split": about["split"],
-        "n_train": int(originals.sum()),
-        "n_validation": len(content["X_validation"]),
-        "n_test": len(content["X_test"]),
+        "n_train": len(train.originals),
+        "n_validation": len(data.splits["validation"]),
+        "n_test": len(test),
         "epochs": about["epochs"],
         "parameters": about["parameters"],
         "multiply_adds": about["multiply_adds"],

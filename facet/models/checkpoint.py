@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 CODE = (
     "facet/__init__.py",
     "facet/config.py",
+    "facet/datasets/prepared.py",
     "facet/models/checkpoint.py",
     "facet/models/network.py",
     "facet/models/runtime.py",
@@ -104,23 +105,24 @@ def save_run(training: Training, run: str, fingerprint: str, declared: dict[str,
 
     `declared` is the part of params.yaml that the training read.
     """
-    heads, content = training.heads, training.content
+    heads, data = training.heads, training.data
+    test = data.splits["test"]
     with atomic_write(RUN.format(run)) as folder:
         folder.mkdir()
         save_model(training.network.make_plain(training.model), folder / "model.keras")
         write_history(training.history, folder / "history.csv")
         predictions = {f"{h}_{s}": v for s in SPLITS for h, v in training.predict(s).items()}
-        truth = {f"{h}_truth": content[f"y_test_{h}"] for h in heads}
-        items = {k: content[k] for k in ("names_test", "groups_test")}
+        truth = {f"{h}_truth": test.y[h] for h in heads}
+        items = {"names_test": test.names, "groups_test": test.groups}
         save_pickle(folder / "predictions.pkl", predictions | truth | items)
         about = {
-            **content["about"],
+            **data.about,
             "identity": fingerprint,
             "declared": declared,
             "experiment": parse_run(run)[0],
             "seed": training.seed,
             "epochs": training.spec.epochs,
-            "heads": {h: content[f"classes_{h}"].tolist() for h in heads},
+            "heads": {h: data.classes[h].tolist() for h in heads},
             "wandb": {"id": f"{run}-{fingerprint[:8]}"},
             **training.network.count_costs(training.model),
         }

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from facet.config import Experiment
+from facet.datasets.prepared import PreparedData
 from facet.errors import InputError
 from facet.models.runtime import silence_native_output
 
@@ -34,7 +35,7 @@ def cross_entropy(p: np.ndarray, y: np.ndarray) -> float:
 class Training:
     """A training that goes epoch by epoch and can be interrupted and resumed between any two."""
 
-    def __init__(self, spec: Experiment, content: dict[str, Any], seed: int) -> None:
+    def __init__(self, spec: Experiment, data: PreparedData, seed: int) -> None:
         import keras
         import tensorflow as tf
 
@@ -42,21 +43,21 @@ class Training:
 
         with silence_native_output():
             tf.config.list_physical_devices()
-        self.spec, self.content, self.seed = spec, content, seed
-        self.heads = spec.heads or content["about"]["heads"]
-        self.classes = {h: len(content[f"classes_{h}"]) for h in self.heads}
+        self.spec, self.data, self.seed = spec, data, seed
+        self.heads = spec.heads or data.about["heads"]
+        self.classes = {h: len(data.classes[h]) for h in self.heads}
         self.network = network
-        self.model = network.build_network(spec, content["X_train"].shape[1:], self.classes, seed)
+        shape = data.splits["train"].X.shape[1:]
+        self.model = network.build_network(spec, shape, self.classes, seed)
         self.logits = network.make_logits_model(self.model)
         self.optimizer = keras.optimizers.Adam(spec.learning_rate)
         self.optimizer.build(self.model.trainable_variables)
         self.history: list[dict[str, float]] = []
-        shape = (None, *content["X_train"].shape[1:])
         order = tf.TensorSpec([None], tf.int64)
         self._epoch = tf.function(self._steps, input_signature=[order], autograph=False)
         self._predict = tf.function(
             lambda x: self.model(x, training=False),
-            input_signature=[tf.TensorSpec(shape, tf.float32)],
+            input_signature=[tf.TensorSpec((None, *shape), tf.float32)],
             autograph=False,
         )
 
@@ -69,10 +70,10 @@ class Training:
         """
         import tensorflow as tf
 
-        X, batch = tf.constant(self.content["X_train"]), self.spec.batch
-        y = {h: tf.constant(self.content[f"y_train_{h}"]) for h in self.heads}
+        train, batch = self.data.splits["train"], self.spec.batch
+        X, y = tf.constant(train.X), {h: tf.constant(train.y[h]) for h in self.heads}
         w = {
-            h: tf.constant(item_weights(self.content[f"y_train_{h}"], n, self.spec.class_weights))
+            h: tf.constant(item_weights(train.y[h], n, self.spec.class_weights))
             for h, n in self.classes.items()
         }
 
@@ -107,14 +108,15 @@ class Training:
         Order, dropout masks and learning rate are functions of seed and epoch, so that a resumed
         training equals an undisturbed one. Raises InputError on a loss that is not finite.
         """
-        number, content = len(self.history), self.content
+        number = len(self.history)
         rate = self.network.learning_rate(self.spec, number)
         self.optimizer.learning_rate = rate
         for layer in self.model.layers:
             if hasattr(layer, "seed_generator"):
                 draw = self.network.derive_seed(self.seed, layer.name, number)
                 layer.seed_generator.state.assign([draw, 0])
-        mean, accuracy = self._epoch(shuffled_order(len(content["X_train"]), self.seed, number))
+        order = shuffled_order(len(self.data.splits["train"]), self.seed, number)
+        mean, accuracy = self._epoch(order)
         row = {"epoch": number + 1, "learning_rate": rate, "loss": float(mean)}
         if not math.isfinite(row["loss"]):
             raise InputError(
@@ -122,9 +124,9 @@ class Training:
                 "lower learning_rate or look for extreme inputs"
             )
         row |= {f"{h}_accuracy": float(a) for h, a in zip(self.heads, accuracy, strict=True)}
-        if len(content["X_validation"]):
-            held = self.predict("validation")
-            truth = {h: content[f"y_validation_{h}"] for h in self.heads}
+        validation = self.data.splits["validation"]
+        if len(validation):
+            held, truth = self.predict("validation"), validation.y
             row["val_loss"] = sum(cross_entropy(held[h], truth[h]) for h in self.heads)
             row |= {
                 f"val_{h}_accuracy": float((held[h].argmax(1) == truth[h]).mean())
@@ -137,9 +139,8 @@ class Training:
         """Each head's class probabilities in inference mode, N x classes float32, for a split's
         untouched items.
         """
-        X = self.content[f"X_{split}"]
-        if split == "train":
-            X = X[self.content["copy_train"] == 0]
+        items = self.data.splits[split]
+        X = items.X[items.originals]
         batches = [self._predict(X[i : i + PREDICT_BATCH]) for i in range(0, len(X), PREDICT_BATCH)]
         out = {}
         for head, classes in self.classes.items():

@@ -7,14 +7,16 @@ Ends with the two faults that this way of comparing has to find.
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from facet.config import Augment, Experiment, Read
 from facet.datasets import augmentation, inputs
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.evaluation import statistics
-from facet.formats import Items
+from facet.formats import DataInfo, Items
 from facet.models import runtime
 from facet.models.training import Training
 from facet.names import MAIN_METRIC, SPLITS
@@ -67,16 +69,27 @@ def hash_arrays(*arrays: Any) -> str:
     return whole.hexdigest()[:16]
 
 
-def make_content(shape: tuple[int, ...]) -> dict[str, Any]:
-    """A data set of noise as `augment` lays it down: a head of two classes, one of five."""
+def make_noise(shape: tuple[int, ...]) -> PreparedData:
+    """A data set of noise: a head of two classes, one of five."""
     rng = np.random.default_rng(0)
-    content: dict[str, Any] = {"about": {"heads": {"two": 2, "many": 5}}}
-    for split in SPLITS:
-        content[f"X_{split}"] = rng.normal(size=(ITEMS, *shape)).astype("float32")
-        content[f"y_{split}_two"] = rng.integers(0, 2, ITEMS)
-        content[f"y_{split}_many"] = rng.integers(0, 5, ITEMS)
-    content["copy_train"] = np.zeros(ITEMS, int)
-    return content | {"classes_two": np.array(["a", "b"]), "classes_many": np.array(list("abcde"))}
+    names = np.arange(ITEMS).astype(str)
+    splits = {
+        split: SplitData(
+            X=rng.normal(size=(ITEMS, *shape)).astype("float32"),
+            y={"two": rng.integers(0, 2, ITEMS), "many": rng.integers(0, 5, ITEMS)},
+            names=names,
+            groups=names,
+        )
+        for split in SPLITS
+    }
+    about: DataInfo = {
+        "dataset": "noise",
+        "split": {"by": "random", "seed": 0, "test": 1 / 3, "validation": 1 / 3},
+        "input": {},
+        "heads": ["two", "many"],
+    }
+    classes = {"two": np.array(["a", "b"]), "many": np.array(list("abcde"))}
+    return PreparedData(about, classes, splits)
 
 
 def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:
@@ -93,7 +106,7 @@ def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:
             "class_weights": "balanced",
         }
     )
-    training = Training(spec, make_content(shape), seed=0)
+    training = Training(spec, make_noise(shape), seed=0)
     rows = [list(training.epoch().values()) for _ in range(EPOCHS)]
     predictions = training.predict("test")
     return hash_arrays(*map(np.asarray, training.variables()), rows, *predictions.values())
@@ -138,16 +151,16 @@ def hash_preparation() -> dict[str, str]:
     }
     resized = inputs.make_images(items, (32, 30), Read(mode="L"))
     scaled = resized.astype("float32") / np.float32(255)
-    content = {"X_train": scaled, "names_train": names, "groups_train": names}
+    train = SplitData(scaled, {}, names, names)
     config = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
-    grown = augmentation.augment(content | {"about": {"heads": []}}, config)
+    grown = augmentation.augment(replace(make_noise((1,)), splits={"train": train}), config)
     y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
     groups = rng.integers(0, 60, 400).astype(str)
     a, b = ([rng.integers(0, 4, 400) for _ in range(3)] for _ in range(2))
     compared = statistics.compare_runs(a, b, [y] * 3, [groups] * 3, MAIN_METRIC, 1000)
     return {
         "resize": hash_arrays(resized),
-        "augment": hash_arrays(grown["X_train"]),
+        "augment": hash_arrays(grown.splits["train"].X),
         "statistics": repr(
             (
                 statistics.balanced_accuracy(y, predicted, 4, groups),

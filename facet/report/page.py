@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from facet.config import Dataset, merge, parse_run, run_names
+from facet.datasets.prepared import PreparedData, select_split
 from facet.evaluation import comparisons
 from facet.formats import ComparisonResult
 from facet.names import (
@@ -43,7 +44,7 @@ from facet.report import charts
 from facet.report.diff import find_changes, flatten
 from facet.report.dvc_page import vega_script
 from facet.report.results import Results, load_if_present, mean, read_optional, training_seconds
-from facet.storage import atomic_write, load_pickle, md5, read_csv, select_split
+from facet.storage import atomic_write, load_pickle, md5, read_csv
 from facet.tracking import provenance
 
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
@@ -64,7 +65,7 @@ WARNING_MEANINGS = {
     "if from the test part, nothing is said of it.",
     "majority_class": "The network gives nearly the same answer to everything. Its accuracy is "
     "little more than the share of that class; the balanced accuracy says so.",
-    "straddle": "The same group, or identical items, are in two parts. The test figures are then "
+    "leakage": "The same group, or identical items, are in two splits. The test figures are then "
     "partly memory; normalise's split should have prevented it.",
     "not_applicable": "No class of the test part was trained on (as when whole persons are held "
     "out and the head names the person), so the head has no figures and no verdict.",
@@ -202,14 +203,10 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
     mine = results.of(dataset=name)
     experiments = list(dict.fromkeys(r["experiment"] for r in mine))
     heads = list(dict.fromkeys(r["head"] for r in mine))
-    content = load_if_present(NORMALISED.format(name))
+    data = load_if_present(NORMALISED.format(name))
     first = parse_run(mine[0]["run"])[1]
-    split = select_split(content, first) if content else None
-    sizes = (
-        {name_of_split: len(split[f"names_{name_of_split}"]) for name_of_split in SPLITS}
-        if split
-        else {}
-    )
+    one = select_split(data, first) if data else None
+    sizes = {split: len(one.splits[split]) for split in SPLITS} if one else {}
     return {
         "name": name,
         "source": describe_source(spec.source),
@@ -234,9 +231,9 @@ def describe_dataset(name: str, results: Results) -> dict[str, Any]:
         ],
         "curve_charts": curve_charts(name, results, experiments),
         "usage_charts": usage_charts(name, results, experiments),
-        "balance_charts": [balance_chart(name, h, split) for h in heads] if split else [],
+        "balance_charts": [balance_chart(name, h, one) for h in heads] if one else [],
         "confusion": confusion_counts(name, results),
-        "gallery": make_gallery(name, results, content) if content else None,
+        "gallery": make_gallery(name, results, data) if data else None,
         "pictures": read_pictures(experiments[0], results, name),
     }
 
@@ -411,12 +408,12 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
     return out
 
 
-def balance_chart(name: str, head: str, content: dict[str, Any]) -> dict[str, Any]:
+def balance_chart(name: str, head: str, data: PreparedData) -> dict[str, Any]:
     """The share of each class of a head in each split."""
-    classes = content[f"classes_{head}"].tolist()
+    classes = data.classes[head].tolist()
     rows = []
     for split in SPLITS:
-        y = content[f"y_{split}_{head}"]
+        y = data.splits[split].y[head]
         counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
         rows += [
             {"class": c, "part": split, "items": n, "share": n / len(y)}
@@ -455,7 +452,7 @@ def make_tile(x: np.ndarray) -> str | list[float]:
     return image_uri(image)
 
 
-def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[str, Any]:
+def make_gallery(name: str, results: Results, data: list[PreparedData]) -> dict[str, Any]:
     """The surest right and wrong answers of each experiment's first run here.
 
     `tiles` are the pictures, by test item; `answers[experiment]` has `run` and for each head
@@ -463,15 +460,15 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
     """
     tiles: dict[str, Any] = {}
     examples: dict[str, Any] = {}
-    is_table = select_split(content, 0)["X_test"].ndim != 4
+    is_table = data[0].splits["test"].X.ndim != 4
     for run, m in results.metrics.items():
         path = Path(RUN.format(run)) / "predictions.pkl"
         experiment, seed = parse_run(run)
         if m["dataset"] != name or experiment in examples or not path.exists():
             continue
         predictions = load_pickle(path)
-        split = select_split(content, seed)
-        if not np.array_equal(predictions["names_test"], split["names_test"]):
+        test = select_split(data, seed).splits["test"]
+        if not np.array_equal(predictions["names_test"], test.names):
             continue  # of data prepared otherwise than those that stand here now
         of_run: dict[str, Any] = {"run": run, "heads": {}}
         for head, h in m["heads"].items():
@@ -485,7 +482,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                 chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
                 of_run["heads"][head][side] = [
                     [
-                        split["names_test"][i].item(),
+                        test.names[i].item(),
                         h["classes"][y[i]],
                         h["classes"][predicted[i]],
                         round(float(sure[i]) * 100),
@@ -493,7 +490,7 @@ def make_gallery(name: str, results: Results, content: dict[str, Any]) -> dict[s
                     for i in chosen
                 ]
                 for i in chosen:
-                    tiles.setdefault(split["names_test"][i].item(), make_tile(split["X_test"][i]))
+                    tiles.setdefault(test.names[i].item(), make_tile(test.X[i]))
         examples[experiment] = of_run
     return {"tiles": tiles, "answers": examples, "table": is_table}
 

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from facet.config import Parameters, check_params, parse_run, read_params, run_names
+from facet.datasets.prepared import PreparedData, load_prepared
 from facet.errors import InputError
 from facet.evaluation import comparisons
 from facet.names import CHANCE, COSTS, LOCK_FILE, METRIC_NAMES, METRICS, METRICS_FOLDER, RUNS_TABLE
-from facet.storage import load_pickle, read_json
+from facet.storage import read_json
 from facet.tracking import records
 
 # A RunRow, whose columns the page goes through by name.
@@ -56,9 +57,9 @@ def read_optional(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load_if_present(path: str) -> dict[str, Any] | None:
-    """A file of DVC's that a fresh clone has not pulled yet: None."""
-    return load_pickle(path) if Path(path).exists() else None
+def load_if_present(path: str) -> list[PreparedData]:
+    """A data set, once for each split of it; none where DVC has not brought the file yet."""
+    return load_prepared(path) if Path(path).exists() else []
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from facet.config import parse_run
+from facet.datasets.prepared import PreparedData, load_prepared, select_split
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.names import (
@@ -26,7 +27,7 @@ from facet.names import (
     RUN,
     RUNS_TABLE,
 )
-from facet.storage import file_sha256, load_pickle, read_csv, read_json, select_split
+from facet.storage import file_sha256, load_pickle, read_csv, read_json
 from facet.tracking import provenance
 from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
 
@@ -50,18 +51,18 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     """
     folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
-    data = Path(AUGMENTED.format(about["experiment"]))
-    content = select_split(load_pickle(data), parse_run(run)[1])
+    path = Path(AUGMENTED.format(about["experiment"]))
+    data = select_split(load_prepared(path), parse_run(run)[1])
     rows = [epoch_metrics({k: parse_number(v) for k, v in row.items()}) for row in history]
     pictures = sorted(Path(EVALUATION.format(run)).glob("*.png"))
     shown: dict[str, Path | Table | Plot] = {f"pictures/{p.stem}": p for p in pictures}
     shown["answers"] = prediction_table(
-        content, load_pickle(folder / "predictions.pkl"), list(metrics["heads"])
+        data, load_pickle(folder / "predictions.pkl"), list(metrics["heads"])
     )
     hashes = {
         p.name: file_sha256(p) for p in [*sorted(folder.iterdir()), Path(METRICS.format(run))]
     }
-    origin = provenance.make_provenance(run, about["dataset"], about["identity"], data)
+    origin = provenance.make_provenance(run, about["dataset"], about["identity"], path)
     return RunRecord(
         id=id or about["wandb"]["id"],
         options=describe_run(run, about["dataset"]),
@@ -105,15 +106,14 @@ def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, An
 
 
 def prediction_table(
-    content: dict[str, Any], predictions: dict[str, np.ndarray], heads: list[str]
+    data: PreparedData, predictions: dict[str, np.ndarray], heads: list[str]
 ) -> Table:
-    """Test items with their picture, true and predicted classes; the worst first, ANSWERS at most.
+    """Test items with picture, true and predicted classes; the worst first, TABLE_ROWS at most.
 
     Worst is the least probability for the truth, of whichever head gave it.
     """
-    X, names = content["X_test"], content["names_test"]
-    n = np.arange(len(X))
-    truth = {h: content[f"y_test_{h}"] for h in heads}
+    test = data.splits["test"]
+    X, truth, n = test.X, test.y, np.arange(len(test))
     p = {h: predictions[f"{h}_test"] for h in heads}
     sure = np.min([p[h][n, truth[h]] for h in heads], axis=0)
     chosen = np.argsort(sure, kind="stable")[:TABLE_ROWS]
@@ -122,11 +122,11 @@ def prediction_table(
     columns += [f"{h}_{what}" for h in heads for what in ("true", "said", "probability")]
     out = []
     for i in chosen:
-        row: list[Any] = [str(names[i])]
+        row: list[Any] = [str(test.names[i])]
         if image:
             row.append(np.rint(X[i] * 255).astype("uint8"))
         for h in heads:
-            classes, best = content[f"classes_{h}"], int(p[h][i].argmax())
+            classes, best = data.classes[h], int(p[h][i].argmax())
             row += [str(classes[truth[h][i]]), str(classes[best]), float(p[h][i, best])]
         out.append(row)
     return Table(columns, out)

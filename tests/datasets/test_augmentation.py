@@ -1,5 +1,6 @@
 """Augmentation changes images and, where it declares so, labels; nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,23 +8,26 @@ import pytest
 
 from facet.config import Augment
 from facet.datasets.augmentation import augment, uniform_draws, warp_images
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.errors import InputError
+from facet.names import SPLITS
 
 
-def content(n: int = 12) -> dict[str, Any]:
+def make_data(n: int = 12) -> PreparedData:
     rng = np.random.default_rng(0)
-    out: dict[str, Any] = {
-        "classes_pose": np.array(["left", "right", "up"]),
-        "classes_eyes": np.array(["open", "shut"]),
-        "about": {"heads": ["pose", "eyes"]},
-    }
-    for split in ("train", "validation", "test"):
-        out[f"X_{split}"] = rng.random((n, 6, 5, 1)).astype("float32")
-        out[f"names_{split}"] = np.array([f"{split}{i}" for i in range(n)])
-        out[f"groups_{split}"] = out[f"names_{split}"]
-        out[f"y_{split}_pose"] = np.arange(n) % 3
-        out[f"y_{split}_eyes"] = np.arange(n) % 2
-    return out
+    splits = {}
+    for split in SPLITS:
+        names = np.array([f"{split}{i}" for i in range(n)])
+        X = rng.random((n, 6, 5, 1)).astype("float32")
+        y = {"pose": np.arange(n) % 3, "eyes": np.arange(n) % 2}
+        splits[split] = SplitData(X, y, names, names)
+    classes = {"pose": np.array(["left", "right", "up"]), "eyes": np.array(["open", "shut"])}
+    return PreparedData({"heads": ["pose", "eyes"]}, classes, splits)  # type: ignore[typeddict-item]
+
+
+def with_train(data: PreparedData, **changes: Any) -> PreparedData:
+    train = replace(data.splits["train"], **changes)
+    return replace(data, splits=data.splits | {"train": train})
 
 
 ALL = {"copies": 3, "rotate": 10, "translate": 0.1, "zoom": 0.1}
@@ -31,48 +35,61 @@ FLIP = {"probability": 1.0, "swap": {"pose": ["left", "right"]}}
 
 
 def test_a_flip_mirrors_and_swaps_left_and_right() -> None:
-    before = content()
+    before = make_data()
     after = augment(before, Augment.model_validate({"copies": 2, "flip": FLIP}))
-    np.testing.assert_allclose(after["X_train"][12:], before["X_train"][:, :, ::-1], atol=1e-6)
-    assert after["y_train_pose"][12:].tolist() == [[1, 0, 2][y] for y in before["y_train_pose"]]
-    assert after["y_train_eyes"][12:].tolist() == before["y_train_eyes"].tolist()
+    np.testing.assert_allclose(
+        after.splits["train"].X[12:], before.splits["train"].X[:, :, ::-1], atol=1e-6
+    )
+    assert after.splits["train"].y["pose"][12:].tolist() == [
+        [1, 0, 2][y] for y in before.splits["train"].y["pose"]
+    ]
+    assert (
+        after.splits["train"].y["eyes"][12:].tolist() == before.splits["train"].y["eyes"].tolist()
+    )
 
 
 def test_half_are_flipped_image_and_label_alike() -> None:
-    before = content(200)
+    before = make_data(200)
     how = Augment.model_validate({"copies": 2, "flip": FLIP | {"probability": 0.5}})
     after = augment(before, how)
-    mirrored = np.abs(after["X_train"][200:] - before["X_train"][:, :, ::-1]).max((1, 2, 3)) < 1e-5
+    mirrored = (
+        np.abs(after.splits["train"].X[200:] - before.splits["train"].X[:, :, ::-1]).max((1, 2, 3))
+        < 1e-5
+    )
     assert 70 < mirrored.sum() < 130
-    swapped = after["y_train_pose"][200:] != before["y_train_pose"]
-    assert (swapped == (mirrored & (before["y_train_pose"] < 2))).all()
+    swapped = after.splits["train"].y["pose"][200:] != before.splits["train"].y["pose"]
+    assert (swapped == (mirrored & (before.splits["train"].y["pose"] < 2))).all()
 
 
 def test_training_alone_grows_and_the_untouched_come_first() -> None:
-    before = content()
+    before = make_data()
     after = augment(before, Augment.model_validate(ALL))
-    assert (after["X_train"][:12] == before["X_train"]).all()
-    assert after["copy_train"].tolist() == [0] * 12 + [1] * 12 + [2] * 12
-    for key in before:
-        if "train" not in key:
-            assert after[key] is before[key]
-    assert after["X_train"].dtype == np.float32
-    assert 0 <= after["X_train"].min() <= after["X_train"].max() <= 1
-    assert not np.allclose(after["X_train"][12:24], after["X_train"][24:])
+    assert (after.splits["train"].X[:12] == before.splits["train"].X).all()
+    assert after.splits["train"].copies.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    for split in ("validation", "test"):
+        assert after.splits[split] is before.splits[split]
+    assert after.splits["train"].X.dtype == np.float32
+    assert 0 <= after.splits["train"].X.min() <= after.splits["train"].X.max() <= 1
+    assert not np.allclose(after.splits["train"].X[12:24], after.splits["train"].X[24:])
 
 
 def test_an_image_is_changed_the_same_whatever_the_order_or_batch() -> None:
-    before, how = content(300), Augment.model_validate(ALL | {"flip": FLIP})
+    before, how = make_data(300), Augment.model_validate(ALL | {"flip": FLIP})
     whole = augment(before, how)
     order = np.random.default_rng(1).permutation(300)[:77]
-    split = {
-        k: v[order] if k.endswith(("_train", "train_pose", "train_eyes")) else v
-        for k, v in before.items()
-    }
-    few = augment(split, how)
+    train = before.splits["train"]
+    chosen = with_train(
+        before,
+        X=train.X[order],
+        y={h: y[order] for h, y in train.y.items()},
+        names=train.names[order],
+        groups=train.groups[order],
+    )
+    few = augment(chosen, how)
     for copy in range(3):
         np.testing.assert_array_equal(
-            few["X_train"][copy * 77 : copy * 77 + 77], whole["X_train"][copy * 300 + order]
+            few.splits["train"].X[copy * 77 : copy * 77 + 77],
+            whole.splits["train"].X[copy * 300 + order],
         )
 
 
@@ -97,9 +114,9 @@ def test_warps_go_where_they_should() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="lft is not a class"):
         augment(
-            content(),
+            make_data(),
             Augment.model_validate({"copies": 2, "flip": {"swap": {"pose": ["lft", "right"]}}}),
         )
-    table = content() | {"X_train": np.zeros((12, 3), "float32")}
+    table = with_train(make_data(), X=np.zeros((12, 3), "float32"))
     with pytest.raises(InputError, match="only images can be augmented"):
         augment(table, Augment(copies=2))

@@ -32,35 +32,37 @@ def faces(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("by", ["random", "sitting", "person"])
 def test_parts_are_whole_typed_and_disjoint(faces: dict[str, Any], by: str) -> None:
-    content = normalise(faces, "faces", spec(split={"by": by, "test": 0.25, "validation": 0.25}))
-    names = [set(content[f"names_{p}"].tolist()) for p in SPLITS]
+    (data,) = normalise(faces, "faces", spec(split={"by": by, "test": 0.25, "validation": 0.25}))
+    names = [set(data.splits[p].names.tolist()) for p in SPLITS]
     assert sum(map(len, names)) == 64 == len(set.union(*names))
-    groups = [set(content[f"groups_{p}"].tolist()) for p in SPLITS]
+    groups = [set(data.splits[p].groups.tolist()) for p in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups))
     for p in SPLITS:
-        X = content[f"X_{p}"]
+        X = data.splits[p].X
         assert X.dtype == np.float32
         assert X.shape[1:] == (8, 8, 1)
         assert 0 <= X.min() <= X.max() <= 1
-        assert content[f"y_{p}_pose"].dtype == np.int64
-        for name, pose in zip(content[f"names_{p}"], content[f"y_{p}_pose"], strict=True):
-            assert content["classes_pose"][pose] == name.split("_")[1]
-    assert abs(len(content["X_test"]) - 16) <= (16 if by == "person" else 2)
+        assert data.splits[p].y["pose"].dtype == np.int64
+        for name, pose in zip(data.splits[p].names, data.splits[p].y["pose"], strict=True):
+            assert data.classes["pose"][pose] == name.split("_")[1]
+    assert abs(len(data.splits["test"].X) - 16) <= (16 if by == "person" else 2)
 
 
 def test_the_split_is_stratified_and_has_its_own_luck(faces: dict[str, Any]) -> None:
-    splits = [normalise(faces, "faces", spec(split={"by": "random", "seed": s})) for s in (0, 0, 1)]
-    assert (splits[0]["names_test"] == splits[1]["names_test"]).all()
-    assert splits[0]["names_test"].tolist() != splits[2]["names_test"].tolist()
-    for content in splits:
-        assert np.abs(np.bincount(content["y_test_pose"]) - 4).max() <= 2
+    splits = [
+        normalise(faces, "faces", spec(split={"by": "random", "seed": s}))[0] for s in (0, 0, 1)
+    ]
+    assert (splits[0].splits["test"].names == splits[1].splits["test"].names).all()
+    assert splits[0].splits["test"].names.tolist() != splits[2].splits["test"].names.tolist()
+    for data in splits:
+        assert np.abs(np.bincount(data.splits["test"].y["pose"]) - 4).max() <= 2
 
 
 def test_a_list_of_split_seeds_gives_a_split_each(faces: dict[str, Any]) -> None:
-    several = normalise(faces, "faces", spec(split={"by": "sitting", "seed": [4, 7]}))["splits"]
-    single = normalise(faces, "faces", spec(split={"by": "sitting", "seed": 7}))
-    assert several[1]["names_test"].tolist() == single["names_test"].tolist()
-    assert several[0]["names_test"].tolist() != single["names_test"].tolist()
+    several = normalise(faces, "faces", spec(split={"by": "sitting", "seed": [4, 7]}))
+    (single,) = normalise(faces, "faces", spec(split={"by": "sitting", "seed": 7}))
+    assert several[1].splits["test"].names.tolist() == single.splits["test"].names.tolist()
+    assert several[0].splits["test"].names.tolist() != single.splits["test"].names.tolist()
 
 
 def test_the_order_of_files_does_not_matter(faces: dict[str, Any]) -> None:
@@ -70,9 +72,9 @@ def test_the_order_of_files_does_not_matter(faces: dict[str, Any]) -> None:
         "rows": {"8x8": np.arange(64)},
         "pixels": {"8x8": faces["pixels"]["8x8"][order]},
     }
-    content = normalise(turned, "faces", spec())
+    (data,) = normalise(turned, "faces", spec())
     for p in SPLITS:
-        for name, x in zip(content[f"names_{p}"], content[f"X_{p}"], strict=True):
+        for name, x in zip(data.splits[p].names, data.splits[p].X, strict=True):
             at = faces["names"].tolist().index(name)
             assert (x[..., 0] == faces["pixels"]["8x8"][at].astype("float32") / 255).all()
 
@@ -80,12 +82,12 @@ def test_the_order_of_files_does_not_matter(faces: dict[str, Any]) -> None:
 def test_equal_images_are_one_group_whatever_their_names(faces: dict[str, Any]) -> None:
     pixels = faces["pixels"]["8x8"].copy()
     pixels[::2] = pixels[0]
-    content = normalise(
+    (data,) = normalise(
         faces | {"pixels": {"8x8": pixels}},
         "faces",
         spec(split={"by": "random", "test": 0.25, "validation": 0.1}),
     )
-    sets = [{x.tobytes() for x in content[f"X_{p}"]} for p in SPLITS]
+    sets = [{x.tobytes() for x in data.splits[p].X} for p in SPLITS]
     assert sum(map(len, sets)) == len(set.union(*sets))
 
 
@@ -99,9 +101,9 @@ def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> Non
         "read": {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]},
         "split": {"by": "random"},
     }
-    content = normalise(decode.decode_items(tmp_path), "faces", spec(**changes))
+    (data,) = normalise(decode.decode_items(tmp_path), "faces", spec(**changes))
     photo = [
-        {n.removesuffix(".png").removesuffix("_2") for n in content[f"names_{p}"].tolist()}
+        {n.removesuffix(".png").removesuffix("_2") for n in data.splits[p].names.tolist()}
         for p in SPLITS
     ]
     assert sum(map(len, photo)) == len(set.union(*photo)) == 64
@@ -159,13 +161,13 @@ TABLE = {
 
 
 def test_a_table_is_standardised_on_its_training_part_and_repeats_stay_on_one_side() -> None:
-    content = normalise(wine(), "wine", spec(**TABLE))
-    np.testing.assert_allclose(content["X_train"].mean(0), 0, atol=1e-6)
-    np.testing.assert_allclose(content["X_train"].std(0), 1, atol=1e-6)
-    assert abs(content["X_test"].mean()) > 1e-6
-    rows = [{x.tobytes() for x in content[f"X_{p}"]} for p in SPLITS]
+    (data,) = normalise(wine(), "wine", spec(**TABLE))
+    np.testing.assert_allclose(data.splits["train"].X.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(data.splits["train"].X.std(0), 1, atol=1e-6)
+    assert abs(data.splits["test"].X.mean()) > 1e-6
+    rows = [{x.tobytes() for x in data.splits[p].X} for p in SPLITS]
     assert sum(map(len, rows)) == len(set.union(*rows))
-    assert content["about"]["input"]["columns"] == ["acid", "sugar"]
+    assert data.about["input"]["columns"] == ["acid", "sugar"]
 
 
 def test_text_in_a_table_must_be_told_what_it_is() -> None:
@@ -181,8 +183,8 @@ def test_constants_come_from_the_files_name() -> None:
     del items["columns"]["color"]
     items["names"] = np.array([f"{'rw'[i % 2]}.csv:{i}" for i in range(60)])
     read = {"constants": {"r.csv": {"color": "red"}, "w.csv": {"color": "white"}, "x.csv": {}}}
-    content = normalise(items, "wine", spec(**TABLE | {"read": read}))
-    assert content["classes_color"].tolist() == ["red", "white"]
+    (data,) = normalise(items, "wine", spec(**TABLE | {"read": read}))
+    assert data.classes["color"].tolist() == ["red", "white"]
     del read["constants"]["w.csv"]
     with pytest.raises(InputError, match=r"w.csv is given no color"):
         normalise(items, "wine", spec(**TABLE | {"read": read}))
@@ -205,9 +207,9 @@ def test_the_datas_own_test_part_stays(tmp_path: Path) -> None:
         "split": {"by": "own", "validation": 0.2},
         "augment": {},
     }
-    content = normalise(items, "digits", spec(**own))
-    assert content["names_test"].tolist() == [f"n{i}" for i in range(40, 50)]
-    assert len(content["X_validation"]) == 10
+    (data,) = normalise(items, "digits", spec(**own))
+    assert data.splits["test"].names.tolist() == [f"n{i}" for i in range(40, 50)]
+    assert len(data.splits["validation"].X) == 10
     with pytest.raises(InputError, match="no split of its own"):
         normalise({k: v for k, v in items.items() if k != "own"}, "digits", spec(**own))
 
@@ -300,5 +302,5 @@ def test_a_crop_outside_is_refused() -> None:
 
 def test_too_few_groups_are_refused(faces: dict[str, Any]) -> None:
     one = {"split": {"by": "person", "test": 0.0, "validation": 0.0}}
-    with pytest.raises(InputError, match="no items fall into the test part"):
+    with pytest.raises(InputError, match="no items fall into the test split"):
         normalise(faces, "faces", spec(**one))

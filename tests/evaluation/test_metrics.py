@@ -8,25 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.evaluation import figures
 from facet.evaluation.leakage import find_leakage
 from facet.evaluation.metrics import compute_head_metrics, evaluate_run
 
 
-def content(n: int = 60, classes: int = 3, image: bool = True) -> dict[str, Any]:
+def make_data(n: int = 60, classes: int = 3, image: bool = True) -> PreparedData:
     rng = np.random.default_rng(0)
-    out: dict[str, Any] = {
-        "classes_kind": np.array([f"k{i}" for i in range(classes)]),
-        "about": {"heads": ["kind"]},
-        "copy_train": np.repeat([0, 1], n),
-    }
-    for part, size in (("train", 2 * n), ("validation", n), ("test", n)):
-        shape = (size, 6, 5, 1) if image else (size, 4)
-        out[f"X_{part}"] = rng.random(shape).astype("float32")
-        out[f"y_{part}_kind"] = np.arange(size) % classes
-        out[f"names_{part}"] = np.array([f"{part}{i}" for i in range(size)])
-        out[f"groups_{part}"] = out[f"names_{part}"]
-    return out
+    splits = {}
+    for split, size in (("train", 2 * n), ("validation", n), ("test", n)):
+        names = np.array([f"{split}{i}" for i in range(size)])
+        X = rng.random((size, 6, 5, 1) if image else (size, 4)).astype("float32")
+        copies = np.repeat([0, 1], n) if split == "train" else None
+        splits[split] = SplitData(X, {"kind": np.arange(size) % classes}, names, names, copies)
+    kinds = np.array([f"k{i}" for i in range(classes)])
+    return PreparedData({"heads": ["kind"]}, {"kind": kinds}, splits)  # type: ignore[typeddict-item]
 
 
 def probabilities(y: np.ndarray, classes: int = 3) -> np.ndarray:
@@ -47,10 +44,10 @@ ABOUT = {
 
 
 def evaluate_kind(
-    train: np.ndarray, test: np.ndarray, c: dict[str, Any] | None = None
+    train: np.ndarray, test: np.ndarray, data: PreparedData | None = None
 ) -> dict[str, Any]:
     predictions = {"kind_train": probabilities(train), "kind_test": probabilities(test)}
-    return evaluate_run(c or content(), predictions, ABOUT)
+    return evaluate_run(data or make_data(), predictions, ABOUT)
 
 
 TRUE = np.arange(60) % 3
@@ -92,26 +89,26 @@ def test_what_is_suspicious_is_named(
 
 
 def test_an_absent_class_and_a_meaningless_head_are_named() -> None:
-    c = content()
-    c["y_train_kind"] = c["y_train_kind"] % 2
-    assert (
-        "absent_class: kind: no k2 in the training part" in evaluate_kind(TRUE, TRUE, c)["warnings"]
-    )
-    c["y_test_kind"] = np.full(60, 2)
-    m = evaluate_kind(TRUE, TRUE, c)
+    data = make_data()
+    train, test = data.splits["train"], data.splits["test"]
+    train.y["kind"] = train.y["kind"] % 2
+    warnings = evaluate_kind(TRUE, TRUE, data)["warnings"]
+    assert any(w.startswith("absent_class: kind: no k2 in the training") for w in warnings)
+    test.y["kind"] = np.full(60, 2)
+    m = evaluate_kind(TRUE, TRUE, data)
     assert m["heads"]["kind"]["verdict"] == "not applicable"
     assert m["heads"]["kind"]["accuracy"] is None
     assert m["warnings"][0].startswith("not_applicable: kind")
 
 
-def test_what_straddles_is_counted() -> None:
-    c = content()
-    assert find_leakage(c) == []
-    c["X_test"][0] = c["X_train"][5]
-    c["groups_validation"][1] = c["groups_train"][7]
-    assert find_leakage(c) == [
-        "straddle: 1 groups are in train and in validation",
-        "straddle: 1 identical items are in train and in test",
+def test_what_is_in_two_splits_is_counted() -> None:
+    splits = make_data().splits
+    assert find_leakage(splits) == []
+    splits["test"].X[0] = splits["train"].X[5]
+    splits["validation"].groups[1] = splits["train"].groups[7]
+    assert find_leakage(splits) == [
+        "leakage: 1 groups are in train and in validation",
+        "leakage: 1 identical items are in train and in test",
     ]
 
 
@@ -126,11 +123,11 @@ def test_chance_is_the_commonest_class() -> None:
 
 @pytest.mark.parametrize("image", [True, False])
 def test_pictures_are_drawn_the_same_twice(tmp_path: Path, image: bool) -> None:
-    c = content(image=image)
+    data = make_data(image=image)
     wrong = TRUE.copy()
     wrong[:12] = 0
     predictions = {"kind_train": probabilities(TRUE), "kind_test": probabilities(wrong)}
-    m = evaluate_run(c, predictions, ABOUT)
+    m = evaluate_run(data, predictions, ABOUT)
     history = [
         {
             "epoch": str(e),
@@ -143,7 +140,7 @@ def test_pictures_are_drawn_the_same_twice(tmp_path: Path, image: bool) -> None:
     ]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        figures.draw_run(tmp_path / name, "e-0", c, predictions, history, m)
+        figures.draw_run(tmp_path / name, "e-0", data, predictions, history, m)
     drawn = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     expected = {"values.png", "classes.png", "curves.png", "confusion.png", "answers_kind.png"}
     assert set(drawn) == expected | ({"samples.png"} if image else set())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facet.datasets.prepared import load_prepared
 from facet.models.training import item_weights, shuffled_order
 from facet.storage import file_sha256, load_pickle
 from tests.helpers import Project
@@ -125,7 +126,8 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
     train(prepared, "plain-0")
     folder = prepared.folder / "data/runs/plain-0"
     inputs = prepared.folder.parent / "inputs.npy"
-    np.save(inputs, load_pickle(prepared.folder / "data/augmented/plain.pkl")["X_test"])
+    (data,) = load_prepared(prepared.folder / "data/augmented/plain.pkl")
+    np.save(inputs, data.splits["test"].X)
     words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
     done = subprocess.run(
         words,

@@ -1,19 +1,23 @@
 """The report: built from a tiny grid, read as text and in Debian's Chromium."""
 
+import contextlib
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import yaml
 
+from facet.datasets.prepared import PreparedData, SplitData, save_prepared
 from facet.errors import InputError
 from facet.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.report import page
@@ -50,31 +54,29 @@ def parameters() -> dict[str, Any]:
     return tree
 
 
-def content(dataset: str, rng: np.random.Generator) -> dict[str, Any]:
+def make_data(dataset: str, rng: np.random.Generator) -> PreparedData:
     """A normalised data set of 40 training and 32 test items; no test `kind` was trained on."""
-    out: dict[str, Any] = {}
+    splits = {}
     for split, n in (("train", 40), ("validation", 8), ("test", 32)):
         shape = (n, 8, 8, 1) if dataset == "faces" else (n, 5)
-        out[f"X_{split}"] = rng.random(shape, dtype="float32")
-        out[f"names_{split}"] = np.array([f"{split}-{i}" for i in range(n)])
-        out[f"groups_{split}"] = out[f"names_{split}"]
-        for head in HEADS[dataset]:
-            out[f"y_{split}_{head}"] = np.arange(n) % 2
-    for head, classes in HEADS[dataset].items():
-        out[f"classes_{head}"] = np.array(classes)
+        names = np.array([f"{split}-{i}" for i in range(n)])
+        y = {head: np.arange(n) % 2 for head in HEADS[dataset]}
+        splits[split] = SplitData(rng.random(shape, dtype="float32"), y, names, names)
     if dataset == "drinks":
-        out["y_train_kind"], out["y_test_kind"] = np.zeros(40, int), np.ones(32, int)
-    return out
+        splits["train"].y["kind"], splits["test"].y["kind"] = np.zeros(40, int), np.ones(32, int)
+    classes = {head: np.array(names) for head, names in HEADS[dataset].items()}
+    return PreparedData({"heads": list(HEADS[dataset])}, classes, splits)  # type: ignore[typeddict-item]
 
 
-def predictions(data: dict[str, Any], wrong: dict[str, int]) -> dict[str, Any]:
-    """Sure answers, of which the first `wrong[head]` on the test part are wrong."""
-    out = {"names_test": data["names_test"], "groups_test": data["groups_test"]}
+def predictions(data: PreparedData, wrong: dict[str, int]) -> dict[str, Any]:
+    """Sure answers, of which the first `wrong[head]` on the test split are wrong."""
+    test = data.splits["test"]
+    out = {"names_test": test.names, "groups_test": test.groups}
     for head, errors in wrong.items():
         for split in SPLITS:
-            y = data[f"y_{split}_{head}"].copy()
+            y = data.splits[split].y[head].copy()
             if split == "test":
-                out[f"{head}_truth"] = data[f"y_test_{head}"]
+                out[f"{head}_truth"] = test.y[head]
                 y[:errors] = 1 - y[:errors]
             out[f"{head}_{split}"] = np.eye(2, dtype="float32")[y] * 0.8 + 0.1
     return out
@@ -92,14 +94,13 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     rng = np.random.default_rng(0)
     outs = []
-    with pytest.MonkeyPatch.context() as here:
-        here.chdir(folder)
-        data = {d: content(d, rng) for d in HEADS}
+    # What the stages set of the environment ends with them.
+    with mock.patch.dict(os.environ), contextlib.chdir(folder):
+        data = {d: make_data(d, rng) for d in HEADS}
         for d in data:
-            save_pickle(NORMALISED.format(d), data[d])
+            save_prepared(NORMALISED.format(d), [data[d]])
         for e, d in EXPERIMENTS.items():
-            copies = {"copy_train": np.zeros(40, int)}
-            save_pickle(AUGMENTED.format(e), data[d] | copies)
+            save_prepared(AUGMENTED.format(e), [data[d]])
             for seed in (0, 1):
                 run = Path(RUN.format(f"{e}-{seed}"))
                 run.mkdir(parents=True)

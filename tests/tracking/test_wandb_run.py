@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.tracking import record, records, wandb_run
 from tests.helpers import KEY, ROOT, Project, wandb_environment
 from tests.tracking.server import serving
@@ -252,19 +254,16 @@ def test_gpu_samples_would_flow(tmp_path: Path) -> None:
 def test_the_worst_answers_come_first_and_not_too_many() -> None:
     n = 2 * record.TABLE_ROWS
     sure = np.linspace(0.01, 0.99, n)
-    content = {
-        "X_test": np.full((n, 2, 2, 1), 0.5),
-        "names_test": np.arange(n).astype(str),
-        "y_test_a": np.zeros(n, int),
-        "classes_a": np.array(["no", "yes"]),
-    }
-    table = record.prediction_table(content, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
+    names, X = np.arange(n).astype(str), np.full((n, 2, 2, 1), 0.5)
+    test = SplitData(X, {"a": np.zeros(n, int)}, names, names)
+    data = PreparedData({}, {"a": np.array(["no", "yes"])}, {"test": test})  # type: ignore[typeddict-item]
+    table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert table.columns == ["name", "image", "a_true", "a_said", "a_probability"]
     assert [row[0] for row in table.rows] == [str(i) for i in range(record.TABLE_ROWS)]
     assert table.rows[0][2:4] == ["no", "yes"]
     assert table.rows[0][1].dtype == np.uint8
-    content |= {"X_test": np.zeros((n, 3))}
-    table = record.prediction_table(content, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
+    data.splits["test"] = replace(test, X=np.zeros((n, 3)))
+    table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert "image" not in table.columns
 
 
