@@ -86,8 +86,9 @@ portable: $(STAMP)  ## all experiments, or RUN=, for an epoch on emulated proces
 calibrate: $(STAMP)  ## how often a review on another architecture errs, by stored repeats and simulation
 	@python -m facet calibrate
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff (linter and formatter) and mypy
 	ruff check .
+	ruff format --check .
 	mypy
 
 COMPILE := python -m uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \

@@ -190,6 +190,14 @@ def formats() -> None:
     print(describe_formats())
 
 
+@app.command(epilog="Example: facet architecture > docs/architecture.svg")
+def architecture() -> None:
+    """The picture of stages and packages in the README, drawn from dvc.yaml and the imports."""
+    from facet.architecture import draw_architecture
+
+    print(draw_architecture(Path(__file__).parents[1]))
+
+
 @app.command(epilog="Example: facet calibrate --seeds 2 --reviews 500")
 def calibrate(
     table: Annotated[Path, typer.Argument(help="a runs.csv with many seeds")] = Path(

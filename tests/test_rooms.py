@@ -26,6 +26,7 @@ ROOMS = (
     "portability",
     "setting",
     "bench",
+    "architecture",
     "cli",
     "__main__",
 )
