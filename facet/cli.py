@@ -59,6 +59,14 @@ def repro(run: Run = "", jobs: Jobs = 0) -> None:
     repro(run, jobs, write)
 
 
+@app.command(epilog="Example: facet serve, then in another shell the line that it prints")
+def serve() -> None:
+    """Keep the libraries imported for plain `dvc repro`, until Ctrl-C; the same bytes, sooner."""
+    from facet.grid.stage_server import serve_project
+
+    serve_project(Path.cwd())
+
+
 @app.command(epilog="Example: facet review --run faces_deep --commit HEAD~1")
 def review(
     run: Annotated[

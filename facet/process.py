@@ -51,7 +51,7 @@ def _ask_server(name: str, words: list[str]) -> int | None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
             server.connect("\0" + address.removeprefix("@"))
-            request = json.dumps([["stages", name, *words], os.getcwd(), environment])
+            request = json.dumps([["stages", name, *words], os.getcwd(), environment, sys.prefix])
             socket.send_fds(server, [request.encode()], [1, 2])
             answer = server.recv(16)
     except OSError:

@@ -1,16 +1,19 @@
 """Run stages from a process that has their libraries imported.
 
 Imports take longer than most of what a stage does: TensorFlow's alone 4 s of the 6 s of a small
-training. So the grid starts a server, which imports the libraries once; the command of each stage,
-`python -m stages NAME ITEM`, asks it (`facet.process`), and it forks a process that becomes that
-command. Nothing of the project is imported here: each stage reads the code of its own folder, as
-it is then. Where no server answers, a stage runs by itself, and makes the same bytes.
+training. So the grid starts a server, and `facet serve` starts one for plain `dvc repro`.
+It imports the libraries once; the command of each stage, `python -m stages NAME ITEM`, asks it
+(`facet.process`), and it forks a process that becomes that command. Nothing of the project is
+imported here: each stage reads the code of its own folder, as it is then. Where no server answers,
+a stage runs by itself, and makes the same bytes.
 
 This file is also the server's program; run so, it uses the standard library alone.
 """
 
 import contextlib
+import errno
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -22,8 +25,11 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import traceback
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 LARGEST = 1 << 20  # bytes of a request; the environment is most of it
 # What the stages import, and what those libraries import where they use it.
@@ -45,12 +51,16 @@ LIBRARIES = (
 )
 
 
+# Variables that the libraries read when they are imported begin with these.
+LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPENBLAS", "TF_", "XLA")
+
+
 class StageServer:
     """The process that stages are forked from, named in the environment; it ends with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         # A name that Linux keeps in no folder: nothing is left where this process is killed.
-        self.address = f"@facet-{os.getpid()}-{secrets.token_hex(8)}"
+        self.address = f"@facet-{name or secrets.token_hex(8)}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "StageServer":
@@ -78,6 +88,40 @@ class StageServer:
             self.process.wait()
 
 
+def serve_project(root: Path) -> None:
+    """Serve the stages that plain `dvc repro` runs, until Ctrl-C.
+
+    The address depends on the project's folder and the user alone, so that it can stay in a shell's
+    settings. Raises InputError where a server is up already.
+    """
+    from facet.errors import InputError
+    from facet.process import SERVER_VARIABLE
+
+    folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    server = StageServer(f"{os.getuid()}-{folder}")
+    try:
+        with server:
+            assert server.process
+            print("in the shell that is to run dvc:", file=sys.stderr)
+            print(f"export {SERVER_VARIABLE}={server.address}", flush=True)
+            server.process.wait()
+    except OSError as e:
+        if e.errno != errno.EADDRINUSE:
+            raise
+        raise InputError(f"{server.address}: a stage server of this folder is up") from None
+
+
+def library_state(environment: Mapping[str, str]) -> list[object]:
+    """What an import of the libraries depends on: the environment's packages and variables."""
+    packages = Path(sysconfig.get_path("purelib"))
+    variables = {
+        k: v
+        for k, v in environment.items()
+        if k.startswith(LIBRARY_VARIABLES) and k != "TF_CPP_MIN_LOG_LEVEL"
+    }
+    return [sys.prefix, packages.stat().st_mtime_ns, variables]
+
+
 def import_libraries() -> None:
     """Import what the stages import, in silence: TensorFlow looks for GPUs aloud."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -91,8 +135,8 @@ def import_libraries() -> None:
     gc.freeze()  # the standard library's way to keep what is there shared between forks
 
 
-def serve_forever(listening: socket.socket) -> None:
-    """Fork for each request of the same user."""
+def serve_forever(listening: socket.socket, imported: list[object]) -> None:
+    """Fork for each request of the same user; `imported` is the libraries' state."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these
     while True:
         client, _ = listening.accept()
@@ -104,20 +148,25 @@ def serve_forever(listening: socket.socket) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the client's end is its end
             listening.close()
             with contextlib.suppress(OSError):  # it has gone
-                serve_client(client)
+                serve_client(client, imported)
             os._exit(0)
         client.close()
 
 
-def serve_client(client: socket.socket) -> None:
-    """Run what a client asks for in a child process, and answer with its exit status."""
+def serve_client(client: socket.socket, imported: list[object]) -> None:
+    """Run what a client asks for in a child process, and answer with its exit status.
+
+    No answer, so that the stage runs by itself, to who would import other libraries than these.
+    """
     request, outputs, *_ = socket.recv_fds(client, LARGEST, 2)
     if not request:
+        return
+    words, folder, environment, prefix = json.loads(request)
+    if [prefix, *library_state(environment)[1:]] != imported:
         return
     child = os.fork()
     if child == 0:
         client.close()
-        words, folder, environment = json.loads(request)
         run_module(words, folder, environment, outputs)
     for output in outputs:
         os.close(output)
@@ -162,9 +211,10 @@ def run_module(
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages, and for who waits
+    state = library_state(os.environ)
     import_libraries()
     # A fork takes one thread along: what another held locked would stay so.
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         sys.exit(f"stage server: {threads} threads after the imports; stages run without it")
     with socket.socket(fileno=int(sys.argv[1])) as listening:
-        serve_forever(listening)
+        serve_forever(listening, state)

@@ -5,13 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from facet.grid.stage_server import StageServer
+from facet.grid.stage_server import StageServer, library_state
 from facet.process import SERVER_VARIABLE, TIMINGS_VARIABLE
 from tests.helpers import ROOT, is_alive, wait_for_pid
 
@@ -131,6 +132,58 @@ def test_a_stage_does_without_a_server_that_has_gone(folder: Path) -> None:
         pass
     for address in (server.address, "@facet-never-was", "nonsense"):
         assert "warm False" in launch(folder, "tell", server=address).stdout
+
+
+def test_a_stage_that_would_import_other_libraries_runs_by_itself(
+    server: StageServer, folder: Path, tmp_path: Path
+) -> None:
+    """Other variables that they read, another environment, packages that changed since."""
+    same = launch(folder, "tell", server=server.address, TF_CPP_MIN_LOG_LEVEL="1")
+    assert "warm True" in same.stdout
+    other = launch(folder, "tell", server=server.address, CUDA_VISIBLE_DEVICES="7")
+    assert "warm False" in other.stdout
+    packages = Path(sysconfig.get_path("purelib"))
+    moved = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", moved], check=True, timeout=60)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(moved)}))
+    (site / "other.pth").write_text(str(packages))
+    done = subprocess.run(
+        [moved / "bin/python", "-m", "stages", "pickle", "tell"],
+        cwd=folder,
+        env=os.environ | {SERVER_VARIABLE: server.address, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "warm False" in done.stdout, done.stderr
+
+
+def test_an_environment_that_changes_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    before = library_state({"TF_X": "1", "HOME": "a"})
+    assert library_state({"TF_X": "1", "HOME": "b"}) == before
+    assert library_state({"TF_X": "2"}) != before
+    (tmp_path / "another-1.0.dist-info").mkdir()
+    assert library_state({"TF_X": "1"}) != before
+
+
+def test_serve_prints_what_plain_dvc_needs(folder: Path) -> None:
+    words = [sys.executable, "-m", "facet", "serve"]
+    serving = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serving.stdout
+        name, _, address = serving.stdout.readline().strip().removeprefix("export ").partition("=")
+        assert name == SERVER_VARIABLE
+        assert "warm True" in launch(folder, "tell", server=address).stdout
+        again = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+        assert again.returncode == 1
+        assert again.stderr.startswith(f"serve: {address}: ")
+    finally:
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(60) == 130
+    assert "warm False" in launch(folder, "tell", server=address).stdout
 
 
 def test_a_server_with_a_second_thread_serves_nobody(folder: Path, tmp_path: Path) -> None:
