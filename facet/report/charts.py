@@ -47,9 +47,9 @@ class CurvePoint(TypedDict):
     experiment: str
     part: str  # training or validation
     epoch: int
-    mean: float
-    low: float  # least over seeds
-    high: float  # greatest over seeds
+    mean: float | None  # None where a seed's value is no number
+    low: float | None  # least over seeds
+    high: float | None  # greatest over seeds
 
 
 class UsagePoint(TypedDict):

@@ -337,12 +337,17 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[Ch
     if not drawn:
         return []
     values = pd.DataFrame(drawn).astype({"epoch": int, "value": float})
-    over_seeds = (
-        values.groupby(["head", "experiment", "part", "epoch"], sort=False)["value"]
-        .agg(mean="mean", low="min", high="max")
-        .map(lambda value: round(value, 5))
-        .reset_index()
-    )
+    seeds = values.groupby(["head", "experiment", "part", "epoch"], sort=False)["value"]
+    # A loss that is no number any more makes a gap: it must not be left out of the mean, nor can
+    # JSON hold it.
+    over_seeds = pd.DataFrame(
+        {
+            "mean": seeds.mean(skipna=False),
+            "low": seeds.min(skipna=False),
+            "high": seeds.max(skipna=False),
+        }
+    ).map(lambda value: round(value, 5))
+    over_seeds = over_seeds.astype(object).where(over_seeds.notna(), None).reset_index()
     found = []
     for head in over_seeds["head"].unique():
         points: list[Any] = (
