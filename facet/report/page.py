@@ -289,7 +289,7 @@ def cost_row(experiment: str, results: Results) -> CostRow:
         multiply_adds=mean(m["multiply_adds"] for m in metrics),
         epochs=mean(rows["epochs"]),
         seconds=(sum(seconds) / len(seconds), min(seconds), max(seconds)) if seconds else None,
-        memory=max((c["peak_memory_bytes"] for c in costs if c), default=None),
+        memory=max((m for c in costs if c and (m := c.get("peak_memory_bytes"))), default=None),
         threads=results.parameters.experiments[experiment].threads,
         own={k: v for k, v in own.items() if k != "dataset"},
     )
