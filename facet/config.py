@@ -6,6 +6,7 @@ A stage calls `get_params` for the keys it declares in dvc.yaml and sees nothing
 import difflib
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -324,6 +325,44 @@ def merge(base: Any, change: Any) -> Any:
     }
 
 
+# --- nested keys ------------------------------------------------------------------------------
+
+
+def get_nested(tree: Any, key: str, *default: Any) -> Any:
+    """The value at a dotted key, like `experiments.x.epochs`, of mappings and checked models.
+
+    Where there is none, `default` if it is given; else KeyError, whose arguments are the step that
+    is missing and the names that stand in its place.
+    """
+    for step in key.split("."):
+        inside = dict(tree) if isinstance(tree, (dict, BaseModel)) else {}
+        if step not in inside:
+            if default:
+                return default[0]
+            raise KeyError(step, list(inside))
+        tree = inside[step]
+    return tree
+
+
+def flatten(tree: Any, lists: bool = False, at: str = "") -> dict[str, Any]:
+    """The leaves of nested mappings by dotted key; with `lists` those in lists too, by place."""
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(tree, dict):
+        pairs = tree.items()
+    elif lists and isinstance(tree, (list, tuple)):
+        pairs = enumerate(tree)
+    leaves = {
+        k: v
+        for name, inner in pairs
+        for k, v in flatten(inner, lists, f"{at}.{name}" if at else str(name)).items()
+    }
+    # An empty mapping or list is a leaf too.
+    return leaves or ({at: tree} if at else {})
+
+
+# --- reading and checking ---------------------------------------------------------------------
+
+
 class _OneOfEach(yaml.SafeLoader):
     """YAML where a key given twice is an error and not the last one's win."""
 
@@ -429,15 +468,11 @@ def get_params(*keys: str) -> list[Any]:
     checked = check_params(read_params())
     found = []
     for key in keys:
-        value: Any = checked
-        for step in key.split("."):
-            inside = value if isinstance(value, dict) else dict(value)
-            if step not in inside:
-                raise InputError(
-                    f"{PARAMS_FILE}: {key}: nothing of that name{suggest(step, inside)}"
-                )
-            value = inside[step]
-        found.append(value)
+        try:
+            found.append(get_nested(checked, key))
+        except KeyError as e:
+            hint = suggest(*e.args)
+            raise InputError(f"{PARAMS_FILE}: {key}: nothing of that name{hint}") from None
     return found
 
 

@@ -4,6 +4,7 @@
 runs in a stage.
 """
 
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -14,6 +15,7 @@ from facet.names import Metric
 Interval = tuple[float, float]
 RunVerdict = Literal["above chance", "at chance", "below chance", "not applicable"]
 ComparisonVerdict = Literal["better", "worse", "no difference shown"]
+ReviewVerdict = Literal["holds", "consistent", "does not hold", "refused", "checked"]
 
 # --- data sets ---------------------------------------------------------------------------------
 
@@ -308,23 +310,69 @@ class RunReference(TypedDict):
     manifest: Annotated[Manifest | None, "its manifest, if it is here and of these outputs"]
 
 
-class Review(TypedDict):
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be; one that refuses makes the review fail."""
+
+    check: Annotated[str, "what was looked at: graph, lock, figures, cache, environment, ..."]
+    where: Annotated[str, "the file, stage or package"]
+    what: Annotated[str, "what is wrong, and what to do"]
+    severity: Annotated[Literal["refuse", "flag"], "a flag proves nothing wrong"] = "refuse"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A head's metric made again, in fractions; null where nothing shows the luck of training."""
+
+    experiment: Annotated[str, "name of the experiment"]
+    head: Annotated[str, "name of the head"]
+    metric: Annotated[Metric, "the metric judged"]
+    differences: Annotated[dict[int, float], "here minus committed, by seed"]
+    spread: Annotated[float | None, "standard deviation of a run's metric over trainings"]
+    limit: Annotated[float | None, "largest consistent mean difference"]
+    run_limits: Annotated[dict[int, float], "largest consistent difference of a run, by seed"]
+    smallest: Annotated[float | None, "smallest true change of the mean that 9 of 10 reviews find"]
+    verdict: Annotated[Literal["consistent", "differs", "not judged"], "what the tests say"]
+
+    @property
+    def mean(self) -> float:
+        """The mean difference over seeds."""
+        return float(np.mean(list(self.differences.values())))
+
+
+@dataclass
+class StageVerdict:
+    """How a stage came out."""
+
+    verdict: Annotated[
+        Literal["identical", "consistent", "departs", "follows", "not made"],
+        "departs: with equal inputs, outputs are not; follows: its inputs differ already",
+    ]
+    outs: Annotated[dict[str, tuple[str | None, str | None]], "MD5 in dvc.lock and here, by path"]
+    why: Annotated[str, "why they differ"] = ""
+    metrics: Annotated[
+        dict[str, tuple[Any, Any]], "values that differ, then and now, by dotted key"
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Review:
     """What a review found."""
 
     commit: Annotated[str, "the commit reviewed"]
-    verdict: Annotated[str, "holds, consistent, does not hold; checked if nothing was run"]
+    verdict: Annotated[ReviewVerdict, "checked: nothing was run, and nothing speaks against it"]
     reason: Annotated[str, "why, in a sentence"]
     reviewer: Annotated[Identity, "who reviewed"]
     when: Annotated[str, "when, UTC, ISO 8601"]
     machine: Annotated[Machine, "where"]
-    processor: Annotated[dict[str, Any], "where runs were made again, as in a manifest"]
+    processor: Annotated[Processor, "where runs were made again"]
     versions: Annotated[dict[str, str], "Python and the packages that compute, there"]
     scope: Annotated[str, "what was reviewed"]
     ran: Annotated[bool, "whether stages were run"]
     bytes: Annotated[str, "whether equal bytes are promised there"]
-    judgements: Annotated[list[dict[str, Any]], "figures judged by statistics"]
-    findings: Annotated[list[dict[str, Any]], "what is not as it should be"]
-    stages: Annotated[dict[str, Any], "by stage: verdict, hashes then and now, figures that differ"]
+    judgements: Annotated[list[Judgement], "figures judged by statistics"]
+    findings: Annotated[list[Finding], "what is not as it should be"]
+    stages: Annotated[dict[str, StageVerdict], "by stage"]
     runs: Annotated[dict[str, RunReference], "by run"]
 
 
@@ -396,7 +444,7 @@ def _describe_keys(kind: Any, named: list[Any]) -> list[str]:
 def _describe_type(kind: Any, named: list[Any]) -> str:
     """A type in a few words; types of this module are added to `named`."""
     origin, inner = get_origin(kind), get_args(kind)
-    if hasattr(kind, "__required_keys__"):
+    if hasattr(kind, "__required_keys__") or is_dataclass(kind):
         named += [kind] if kind not in named else []
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
     if kind == Interval:
@@ -407,6 +455,8 @@ def _describe_type(kind: Any, named: list[Any]) -> str:
         return f"list of {_describe_type(inner[0], named)}"
     if origin is dict:
         return f"mapping to {_describe_type(inner[1], named)}"
+    if origin is tuple:
+        return f"[{', '.join(_describe_type(k, named) for k in inner)}]"
     if inner:
         words = [_describe_type(k, named) for k in inner]
         return " or ".join(words)

@@ -1,11 +1,11 @@
 """Bring all runs together: a row for each, their curves, a verdict on each comparison."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from facet.config import Comparison
 from facet.errors import InputError
@@ -98,12 +98,8 @@ def curve_rows(m: RunMetrics, history: list[dict[str, str]]) -> list[CurveRow]:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with equal keys as a CSV file, whole; floats with eight digits."""
-    with atomic_write(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.8g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
-        )
+    with atomic_write(path) as aside:
+        pd.DataFrame(rows).to_csv(aside, index=False, float_format="%.8g", lineterminator="\n")
 
 
 def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:

@@ -1,23 +1,92 @@
-"""The report's plots as Vega-Lite specs. Pure: rows in, plain dicts out.
+"""The report's plots as Vega-Lite specifications. Pure: rows in, charts out.
 
-A chart is a dict of `title`, `spec`, `columns` (field, heading) and `rows`, shown as a table beside
-the plot (None: the spec's own rows). Colours of lines and words are the page's (report.css), so
-that dark mode and paper need no second drawing; `shown` is the experiments switched on.
+Colours of lines and words are the page's (report.css), so that dark mode and paper need no second
+drawing; the parameter `shown` of a specification is the experiments switched on.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
 
+from facet.formats import ComparisonResult
+
+Spec = dict[str, Any]  # a Vega-Lite specification, or a part of one
+Rows = Sequence[Mapping[str, object]]  # what is drawn, a mark's fields in each
 # Each at least 3:1 against the page's background, in light and in dark.
 PALETTE = ("#2f7fd0", "#cf6a12", "#2a9457", "#d9455f", "#8f63d2", "#9a7a1c", "#16909c", "#c9519c")
 GREY = "#808790"
 SPLIT_COLOURS = {"train": "#2f7fd0", "validation": "#9a7a1c", "test": "#d9455f"}
-Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Chart:
+    """A plot and the table beside it."""
+
+    title: str
+    spec: Spec  # with the rows in it
+    columns: list[tuple[str, str]]  # the table's: a row's field, and the heading
+    rows: Rows | None  # the table's; None: those of the specification
+
+
+class MetricPoint(TypedDict):
+    """A head's metric of an experiment: of one run `seed` and `value`, over all runs the rest."""
+
+    experiment: str
+    metric: str  # in words
+    seed: NotRequired[str]
+    value: NotRequired[float]
+    mean: NotRequired[float | None]
+    low: NotRequired[float | None]  # the 95 % interval's ends, each a mean over the runs
+    high: NotRequired[float | None]
+    chance: NotRequired[float | None]
+
+
+class CurvePoint(TypedDict):
+    """An experiment's loss or accuracy after an epoch, over its seeds."""
+
+    experiment: str
+    part: str  # training or validation
+    epoch: int
+    mean: float | None  # None where a seed's value is no number
+    low: float | None  # least over seeds
+    high: float | None  # greatest over seeds
+
+
+class UsagePoint(TypedDict):
+    """One of W&B's samples of the machine while a run was training."""
+
+    experiment: str
+    run: str
+    second: float  # since the run's first sample
+    value: float
+
+
+class UsageRow(TypedDict):
+    """A run's samples in the table."""
+
+    run: str
+    samples: int
+    mean: float
+    greatest: float
+
+
+# How many items of a split are of a class; `part` is the split, `share` is of its items.
+ClassShare = TypedDict("ClassShare", {"class": str, "part": str, "items": int, "share": float})
+
+
+class DifferencePoint(TypedDict):
+    """The paired difference of one seed, or the mean of all with its interval."""
+
+    row: str  # where it is drawn: `each seed` or `mean`
+    seed: str
+    difference: float | None
+    low: NotRequired[float | None]
+    high: NotRequired[float | None]
 
 
 def make_chart(
     title: str, columns: dict[str, str], rows: Rows, table: Rows | None = None, **spec: Any
-) -> dict[str, Any]:
+) -> Chart:
     """A chart of `rows`; `columns` maps fields to headings of the table, of `table` if given."""
     whole = {
         "description": title,
@@ -32,15 +101,10 @@ def make_chart(
         },
         **spec,
     }
-    return {
-        "title": title,
-        "spec": whole,
-        "columns": list(columns.items()),
-        "rows": table,
-    }
+    return Chart(title, whole, list(columns.items()), table)
 
 
-def colour_encoding(experiments: list[str]) -> dict[str, Any]:
+def colour_encoding(experiments: list[str]) -> Spec:
     """Colour by experiment, the same wherever it is drawn; the page's switches are the legend."""
     return {
         "field": "experiment",
@@ -55,7 +119,7 @@ def colours(experiments: list[str]) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(len(experiments))]
 
 
-def experiment_switch(experiments: list[str]) -> dict[str, Any]:
+def experiment_switch(experiments: list[str]) -> Spec:
     """The switch of experiments: a parameter, and the filter that obeys it."""
     return {
         "params": [{"name": "shown", "value": experiments}],
@@ -63,20 +127,17 @@ def experiment_switch(experiments: list[str]) -> dict[str, Any]:
     }
 
 
-def difference_chart(
-    title: str, comparison: Mapping[str, Any], sides: tuple[str, str]
-) -> dict[str, Any]:
+def difference_chart(title: str, comparison: ComparisonResult) -> Chart:
     """A dot for each seed's paired difference, their mean, and its interval where there is one."""
     metric = comparison["metric"].replace("_", " ")
-    rows: Rows = [
+    differences, mean = comparison["differences"], comparison["difference"]
+    rows: list[DifferencePoint] = [
         {"row": "each seed", "seed": str(s), "difference": d}
-        for s, d in zip(comparison["seeds"], comparison["differences"], strict=True)
+        for s, d in zip(comparison["seeds"], differences, strict=True)
     ]
     low, high = comparison["ci95"] or (None, None)
-    mean = {"row": "mean", "seed": "mean", "difference": comparison["difference"]}
-    rows.append(mean | {"low": low, "high": high})
-    seen = [abs(v) for r in rows for k, v in r.items() if k in ("difference", "low", "high") and v]
-    widest = 1.1 * max(seen, default=0.01)
+    rows.append({"row": "mean", "seed": "mean", "difference": mean, "low": low, "high": high})
+    widest = 1.1 * max((abs(v) for v in (*differences, mean, low, high) if v), default=0.01)
     x = {
         "field": "difference",
         "type": "quantitative",
@@ -97,7 +158,7 @@ def difference_chart(
         {"field": "low", "title": "95 % from", "format": "+.4f"},
         {"field": "high", "title": "95 % to", "format": "+.4f"},
     ]
-    layers: list[dict[str, Any]] = [
+    layers: list[Spec] = [
         {
             "mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY},
             "encoding": {"x": {"datum": 0}},
@@ -131,7 +192,10 @@ def difference_chart(
             "mark": {"type": "text", "text": words, "align": align, "dx": dx, "fontSize": 12},
             "encoding": {"x": {"datum": 0}, "y": y},
         }
-        for words, align, dx in ((f"← {sides[0]}", "right", -7), (f"{sides[1]} →", "left", 7))
+        for words, align, dx in (
+            (f"← {comparison['baseline']}", "right", -7),
+            (f"{comparison['candidate']} →", "left", 7),
+        )
     ]
     columns = {
         "seed": "seed",
@@ -142,11 +206,8 @@ def difference_chart(
     return make_chart(title, columns, rows, layer=layers, height=92)
 
 
-def metric_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any]:
-    """A head's figures: a dot a seed, the mean, its interval, and a tick at chance.
-
-    `rows`: experiment, metric, and either seed and value or mean, low, high, chance.
-    """
+def metric_chart(title: str, rows: list[MetricPoint], experiments: list[str]) -> Chart:
+    """A head's metrics: a dot a seed, the mean, its interval, and a tick at chance."""
     y = {
         "field": "experiment",
         "type": "nominal",
@@ -155,7 +216,7 @@ def metric_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, An
         "axis": {"labelLimit": 150, "domain": False, "ticks": False},
     }
 
-    def x(field: str) -> dict[str, Any]:
+    def x(field: str) -> Spec:
         return {
             "field": field,
             "type": "quantitative",
@@ -229,11 +290,8 @@ def metric_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, An
     )
 
 
-def curve_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any]:
-    """Mean over seeds and least to greatest, by epoch; validation whole, training dashed.
-
-    `rows`: experiment, part, epoch, mean, low, high.
-    """
+def curve_chart(title: str, rows: list[CurvePoint], experiments: list[str]) -> Chart:
+    """Mean over seeds and least to greatest, by epoch; validation whole, training dashed."""
     dash = {
         "field": "part",
         "type": "nominal",
@@ -287,9 +345,9 @@ def curve_chart(title: str, rows: Rows, experiments: list[str]) -> dict[str, Any
 
 
 def usage_chart(
-    title: str, unit: str, rows: Rows, table: Rows, experiments: list[str]
-) -> dict[str, Any]:
-    """Samples over seconds, a line for each run. `rows`: experiment, run, second, value."""
+    title: str, unit: str, rows: list[UsagePoint], table: list[UsageRow], experiments: list[str]
+) -> Chart:
+    """Samples over seconds, a line for each run."""
     return make_chart(
         title,
         {"run": "run", "samples": "samples", "mean": f"mean, {unit}", "greatest": "greatest"},
@@ -313,8 +371,8 @@ def usage_chart(
     )
 
 
-def balance_chart(title: str, rows: Rows, classes: list[str]) -> dict[str, Any]:
-    """The share of each class in each part. `rows`: class, part, items, share."""
+def balance_chart(title: str, rows: list[ClassShare], classes: list[str]) -> Chart:
+    """The share of each class in each part."""
     return make_chart(
         title,
         {k: k for k in ("class", "part", "items")} | {"share": "share of the part"},
@@ -352,10 +410,10 @@ def balance_chart(title: str, rows: Rows, classes: list[str]) -> dict[str, Any]:
     )
 
 
-def confusion_chart() -> dict[str, Any]:
+def confusion_chart() -> Chart:
     """Counts of true against predicted; the page fills in rows, order of classes and size."""
 
-    def axis(field: str, **more: Any) -> dict[str, Any]:
+    def axis(field: str, **more: Any) -> Spec:
         place = {"labelLimit": 90, "domain": False, "ticks": False, **more}
         return {"field": field, "type": "nominal", "title": f"{field} class", "axis": place}
 

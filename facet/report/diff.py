@@ -1,41 +1,40 @@
 """What two commits differ in: parameters, figures with their intervals, verdicts: `make diff`."""
 
-import csv
 import io
 import json
 import subprocess
-from collections import defaultdict
+from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import yaml
 
+from facet.config import flatten
 from facet.errors import InputError
+from facet.formats import ComparisonResult
 from facet.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 
 DIFF_FILES = (str(PARAMS_FILE), str(RUNS_TABLE), str(COMPARISONS_FILE))
 METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}
 
 
-def flatten(tree: Any, before: str = "") -> dict[str, Any]:
-    """The leaves of a mapping of mappings by dotted key; lists are leaves."""
-    if not isinstance(tree, dict) or not tree:
-        return {before: tree} if before else {}
-    return {
-        key: value
-        for k, inner in tree.items()
-        for key, value in flatten(inner, f"{before}.{k}" if before else str(k)).items()
-    }
+class Change(NamedTuple):
+    """A value that differs, as JSON; `-` stands for a key that one side lacks."""
+
+    key: str
+    old: str
+    new: str
 
 
-def find_changes(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(key, old, new) of what differs; `-` stands for a key that one side lacks."""
+def find_changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
+    """What differs between two flattened trees."""
 
     def words(side: dict[str, Any], key: str) -> str:
         return json.dumps(side[key]) if key in side else "-"
 
-    keys = dict.fromkeys([*old, *new])
-    return [(k, words(old, k), words(new, k)) for k in keys if words(old, k) != words(new, k)]
+    found = [Change(k, words(old, k), words(new, k)) for k in dict.fromkeys([*old, *new])]
+    return [c for c in found if c.old != c.new]
 
 
 def read_at(commit: str, file: str, name: str) -> str:
@@ -61,32 +60,27 @@ def resolve_commit(name: str, value: str) -> str:
 
 
 def read_metrics(text: str, where: str) -> dict[str, str]:
-    """`experiment head figure` to a mean over seeds with the mean of the runs' 95 % intervals."""
-    found: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    """`experiment head metric` to a mean over seeds with the mean of the runs' 95 % intervals."""
     out = {}
     try:
-        for row in csv.DictReader(io.StringIO(text)):
-            found[row["experiment"], row["head"]].append(row)
-        for (experiment, head), rows in found.items():
-            for figure, prefix in METRIC_PREFIXES.items():
-                keys = (figure, f"{prefix}ci95_low", f"{prefix}ci95_high", f"{prefix}chance")
-                value, low, high, chance = (_mean(rows, k) for k in keys)
-                amount = "not applicable" if value is None else f"{value:.3f}"
-                amount += "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-                amount += "" if chance is None else f" chance {chance:.3f}"
-                seeds = "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
-                out[f"{experiment} {head} {figure}"] = f"{amount} ({seeds})"
+        # Nothing but an empty cell is missing: an experiment may be called NA.
+        words = {"experiment": str, "head": str}
+        table = pd.read_csv(io.StringIO(text), dtype=words, keep_default_na=False, na_values=[""])
+        for (experiment, head), rows in table.groupby(["experiment", "head"], sort=False):
+            seeds = "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
+            for metric, prefix in METRIC_PREFIXES.items():
+                ends = [f"{prefix}ci95_low", f"{prefix}ci95_high"]
+                value, low, high, chance = rows[[metric, *ends, f"{prefix}chance"]].mean()
+                amount = "not applicable" if isnan(value) else f"{value:.3f}"
+                amount += "" if isnan(low) or isnan(high) else f" [{low:.3f}, {high:.3f}]"
+                amount += "" if isnan(chance) else f" chance {chance:.3f}"
+                out[f"{experiment} {head} {metric}"] = f"{amount} ({seeds})"
     except (KeyError, ValueError, TypeError) as e:
         raise InputError(
-            f"{where}metrics/runs.csv: not a table of this project ({e}); choose another commit or "
+            f"{where}{RUNS_TABLE}: not a table of this project ({e}); choose another commit or "
             "make it with `dvc repro compare`"
         ) from None
     return out
-
-
-def _mean(rows: list[dict[str, str]], key: str) -> float | None:
-    values = [float(r[key]) for r in rows if r[key]]
-    return sum(values) / len(values) if values else None
 
 
 def read_verdicts(text: str, where: str) -> dict[str, str]:
@@ -100,7 +94,7 @@ def read_verdicts(text: str, where: str) -> dict[str, str]:
         ) from None
 
 
-def _verdict(c: dict[str, Any]) -> str:
+def _verdict(c: ComparisonResult) -> str:
     amount = "" if c["difference"] is None else f" {c['difference']:+.3f}"
     amount += f" [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" if c["ci95"] else ""
     return f"{c['verdict']}{amount}"

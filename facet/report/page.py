@@ -13,25 +13,25 @@ import platform
 import re
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from facet.config import Dataset, merge, parse_run, run_names
+from facet.config import Dataset, flatten, merge, parse_run, run_names
 from facet.datasets.prepared import PreparedData, select_split
 from facet.evaluation import comparisons
-from facet.formats import ComparisonResult
+from facet.formats import ComparisonResult, StageTiming
 from facet.names import (
     CHANCE,
+    CURVES_TABLE,
     EVALUATION,
     LOCK_FILE,
     METRICS,
-    METRICS_FOLDER,
     NORMALISED,
     PACKAGES_FILE,
     PARAMS_FILE,
@@ -41,7 +41,25 @@ from facet.names import (
     TIMINGS_FILE,
 )
 from facet.report import charts
-from facet.report.diff import find_changes, flatten
+from facet.report.charts import Chart
+from facet.report.content import (
+    ComparisonCard,
+    Confusion,
+    CostRow,
+    DatasetSection,
+    Example,
+    Examples,
+    Gallery,
+    Here,
+    MetricRow,
+    PipelineGraph,
+    RunIdentity,
+    StageBox,
+    StageState,
+    Tile,
+    WarningCard,
+)
+from facet.report.diff import find_changes
 from facet.report.dvc_page import vega_script
 from facet.report.results import Results, load_if_present, mean, read_optional, training_seconds
 from facet.storage import atomic_write, load_pickle, md5, read_csv
@@ -72,23 +90,16 @@ WARNING_MEANINGS = {
 }
 
 
-def describe_comparison(name: str, c: ComparisonResult, results: Results) -> dict[str, Any]:
+def describe_comparison(name: str, c: ComparisonResult, results: Results) -> ComparisonCard:
     """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
     a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
-    chance_key = CHANCE[c["metric"]]
-    rows = {side: results.of(experiment=side, head=head) for side in (a, b)}
-    chance = mean(r[chance_key] for side in rows.values() for r in side)
-    seeds = len(c["seeds"])
-    out: dict[str, Any] = {"name": name, "verdict": c["verdict"], "chart": None, "remarks": []} | {
-        "found": "",
-        "baseline": a,
-        "candidate": b,
-        "head": head,
-        "seeds": c["seeds"],
-    }
+    card = ComparisonCard(name, c["verdict"], a, b, head, c["seeds"])
     if c["difference"] is None:
-        out["sentence"] = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
-        return out
+        card.sentence = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
+        return card
+    rows = pd.concat([results.of(experiment=side, head=head) for side in (a, b)])
+    chance = mean(rows[CHANCE[c["metric"]]])
+    seeds = len(c["seeds"])
     figures = (
         f"{metric} {c['candidate_mean']:.3f} against {c['baseline_mean']:.3f}, where chance is "
         f"{chance:.3f}"
@@ -96,18 +107,18 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> dic
         else "chance not known"
     )
     if c["ci95"]:
-        found = (
-            f"a difference of {c['difference']:+.3f} (95 % interval {c['ci95'][0]:+.3f} to "
-            f"{c['ci95'][1]:+.3f}, {seeds} seeds)"
-        )
+        interval = f"{c['ci95'][0]:+.3f} to {c['ci95'][1]:+.3f}"
+        found = f"a difference of {c['difference']:+.3f} (95 % interval {interval}, {seeds} seeds)"
+        card.found = f"{b} against {a}, {c['difference']:+.3f} [{interval.replace(' to', ',')}]"
+        card.covers = c["covers"]
     else:
         found = f"{c['difference']:+.3f}, with no interval"
     if c["verdict"] != "no difference shown":
-        out["sentence"] = f"{b} is {c['verdict']} than {a} at {head}: {figures}, {found}."
+        card.sentence = f"{b} is {c['verdict']} than {a} at {head}: {figures}, {found}."
     elif c["ci95"]:
-        out["sentence"] = f"No difference shown between {b} and {a} at {head}: {figures}, {found}."
+        card.sentence = f"No difference shown between {b} and {a} at {head}: {figures}, {found}."
         needed = c.get("seeds_needed")
-        out["remarks"].append(
+        card.remarks.append(
             f"Were the difference really of this size, {needed} seeds would show it four times in "
             "five."
             if needed
@@ -116,16 +127,15 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> dic
         )
     else:
         why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
-        out["verdict"] = "no claim"
-        out["sentence"] = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
-    above = [r["verdict"] == "above chance" for side in rows.values() for r in side]
-    if not any(above):
-        out["remarks"].append(
+        card.verdict = "no claim"
+        card.sentence = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
+    if not (rows["verdict"] == "above chance").any():
+        card.remarks.append(
             "Not one of these runs is above chance: neither network has learnt this head, and "
             "a difference between them would mean little."
         )
     if stale := sorted(results.newer & {a, b}):
-        out["remarks"].append(
+        card.remarks.append(
             f"Older than the results of {' and '.join(stale)} below: `make repro` judges again."
         )
     ratios = [
@@ -135,51 +145,40 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> dic
     seconds = [mean(training_seconds(results, e)) for e in (a, b)]
     if seconds[0] and seconds[1]:
         ratios.append(f"{seconds[1] / seconds[0]:.2f} times the seconds (as measured here)")
-    out["remarks"].append(f"{b} has {', '.join(ratios)} of {a}.")
-    out["covers"] = c["covers"] if c["ci95"] else ""
-    out["differs"] = find_changes(
-        *(flatten(merge(results.tree["defaults"], results.tree["experiments"][e])) for e in (a, b))
+    card.remarks.append(f"{b} has {', '.join(ratios)} of {a}.")
+    tree = results.tree
+    card.differs = find_changes(
+        *(flatten(merge(tree["defaults"], tree["experiments"][e])) for e in (a, b))
     )
-    if c["ci95"]:
-        out["found"] = (
-            f"{b} against {a}, {c['difference']:+.3f} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]"
-        )
-    out["chart"] = charts.difference_chart(
-        f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed", c, (a, b)
-    )
-    return out
+    title = f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed"
+    card.chart = charts.difference_chart(title, c)
+    return card
 
 
 def find_unlearnt(results: Results) -> list[tuple[str, str]]:
     """Experiments and heads that no run has above or below chance."""
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for r in results.rows:
-        found[r["experiment"], r["head"]].add(r["verdict"])
-    return [at for at, verdicts in found.items() if verdicts == {"at chance"}]
+    heads = results.rows.groupby(["experiment", "head"], sort=False)["verdict"]
+    return [(str(e), str(h)) for (e, h), verdicts in heads if set(verdicts) == {"at chance"}]
 
 
-def group_warnings(results: Results) -> list[dict[str, Any]]:
+def group_warnings(results: Results) -> list[WarningCard]:
     """The runs' warnings, those that say the same thing of several runs together."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, ...], WarningCard] = {}
     for run, m in results.metrics.items():
         for warning in m["warnings"]:
             name, _, words = warning.partition(": ")
             head = words.partition(":")[0] if words.partition(":")[0] in m["heads"] else ""
             by = m["split"]["by"]
             key = (name, m["dataset"], by, head, "" if head else words)
-            entry = found.setdefault(
-                key,
-                {
-                    "name": name.replace("_", " "),
-                    "title": ", ".join(filter(None, [m["dataset"], head and f"head {head}"])),
-                    "split": by,
-                    "meaning": WARNING_MEANINGS.get(
-                        f"{name} by {by}", WARNING_MEANINGS.get(name, "")
-                    ),
-                    "said": [],
-                },
+            card = WarningCard(
+                name=name.replace("_", " "),
+                title=", ".join(filter(None, [m["dataset"], head and f"head {head}"])),
+                split=by,
+                meaning=WARNING_MEANINGS.get(f"{name} by {by}", WARNING_MEANINGS.get(name, "")),
+                said=[],
             )
-            entry["said"].append((run, words.removeprefix(f"{head}: ") if head else words))
+            said = (run, words.removeprefix(f"{head}: ") if head else words)
+            found.setdefault(key, card).said.append(said)
     return list(found.values())
 
 
@@ -197,45 +196,45 @@ def describe_split_rule(spec: Dataset) -> str:
     )
 
 
-def describe_dataset(name: str, results: Results) -> dict[str, Any]:
+def describe_dataset(name: str, results: Results) -> DatasetSection:
     """A data set's part of the page: what it is, tables, charts, pictures."""
     spec = results.parameters.datasets[name]
     mine = results.of(dataset=name)
-    experiments = list(dict.fromkeys(r["experiment"] for r in mine))
-    heads = list(dict.fromkeys(r["head"] for r in mine))
+    experiments: list[str] = mine["experiment"].unique().tolist()
+    heads: list[str] = mine["head"].unique().tolist()
     data = load_if_present(NORMALISED.format(name))
-    first = parse_run(mine[0]["run"])[1]
+    first = parse_run(mine["run"].iloc[0])[1]
     one = select_split(data, first) if data else None
-    sizes = {split: len(one.splits[split]) for split in SPLITS} if one else {}
-    return {
-        "name": name,
-        "source": describe_source(spec.source),
-        "drawn": describe_embedded(name) if spec.source == "embedded" else "",
-        "split": spec.split.by,
-        "rule": describe_split_rule(spec),
-        "several": isinstance(spec.split.seed, list),
-        "sizes": sizes,
-        "experiments": list(zip(experiments, charts.colours(experiments), strict=True)),
-        "figures": [
-            metric_row(e, h, results)
+    of_heads = dict(list(mine.groupby(["experiment", "head"])))
+    return DatasetSection(
+        name=name,
+        source=describe_source(spec.source),
+        drawn=describe_embedded(name) if spec.source == "embedded" else "",
+        split=spec.split.by,
+        rule=describe_split_rule(spec),
+        several=isinstance(spec.split.seed, list),
+        sizes={split: len(one.splits[split]) for split in SPLITS} if one else {},
+        experiments=list(zip(experiments, charts.colours(experiments), strict=True)),
+        one_seed=mine["seed"].nunique() == 1,
+        figures=[
+            metric_row(e, h, of_heads[e, h])
             for e in experiments
             for h in heads
-            if results.of(experiment=e, head=h)
+            if (e, h) in of_heads
         ],
-        "costs": [cost_row(e, results) for e in experiments],
-        "one_seed": len({r["seed"] for r in mine}) == 1,
-        "figure_charts": [
-            metric_chart(name, h, results, experiments)
+        costs=[cost_row(e, results) for e in experiments],
+        figure_charts=[
+            metric_chart(name, h, mine[mine["head"] == h], experiments)
             for h in heads
-            if any(r["accuracy"] is not None for r in mine if r["head"] == h)
+            if mine["accuracy"][mine["head"] == h].notna().any()
         ],
-        "curve_charts": curve_charts(name, results, experiments),
-        "usage_charts": usage_charts(name, results, experiments),
-        "balance_charts": [balance_chart(name, h, one) for h in heads] if one else [],
-        "confusion": confusion_counts(name, results),
-        "gallery": make_gallery(name, results, data) if data else None,
-        "pictures": read_pictures(experiments[0], results, name),
-    }
+        curve_charts=curve_charts(name, results, experiments),
+        usage_charts=usage_charts(name, results, experiments),
+        balance_charts=[balance_chart(name, h, one) for h in heads] if one else [],
+        confusion=confusion_counts(name, results),
+        gallery=make_gallery(name, results, data) if data else None,
+        pictures=read_pictures(experiments[0], results, name),
+    )
 
 
 def describe_source(source: str | list[str]) -> str:
@@ -260,118 +259,106 @@ def describe_embedded(name: str) -> str:
     return " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
 
 
-def metric_row(experiment: str, head: str, results: Results) -> dict[str, Any]:
-    """Means over seeds of an experiment's head, with chance and the mean of the runs' intervals."""
-    rows = results.of(experiment=experiment, head=head)
-    verdicts = [r["verdict"] for r in rows]
-    return {
-        "experiment": experiment,
-        "head": head,
-        "runs": [(r["run"], f"{r['seed']:.0f}") for r in rows],
-        "verdicts": [(v, verdicts.count(v)) for v in dict.fromkeys(verdicts)],
-        **{
-            k: mean(r[k] for r in rows)
-            for k in (
-                "accuracy",
-                "ci95_low",
-                "ci95_high",
-                "chance",
-                "balanced_accuracy",
-                "balanced_ci95_low",
-                "balanced_ci95_high",
-                "balanced_chance",
-            )
-        },
-    }
+def metric_row(experiment: str, head: str, rows: pd.DataFrame) -> MetricRow:
+    """Means over the `rows` of a head, a row a run, with chance and the mean of the intervals."""
+    return MetricRow(
+        experiment=experiment,
+        head=head,
+        runs=[(run, f"{seed:.0f}") for run, seed in zip(rows["run"], rows["seed"], strict=True)],
+        verdicts=[(str(v), n) for v, n in rows["verdict"].value_counts(sort=False).items()],
+        accuracy=mean(rows["accuracy"]),
+        ci95_low=mean(rows["ci95_low"]),
+        ci95_high=mean(rows["ci95_high"]),
+        chance=mean(rows["chance"]),
+        balanced_accuracy=mean(rows["balanced_accuracy"]),
+        balanced_ci95_low=mean(rows["balanced_ci95_low"]),
+        balanced_ci95_high=mean(rows["balanced_ci95_high"]),
+        balanced_chance=mean(rows["balanced_chance"]),
+    )
 
 
-def cost_row(experiment: str, results: Results) -> dict[str, Any]:
+def cost_row(experiment: str, results: Results) -> CostRow:
     """What an experiment costs: parameters, multiply-adds, epochs, seconds, bytes of memory."""
     rows = results.of(experiment=experiment)
     seconds = training_seconds(results, experiment)
-    memory = [results.costs[r["run"]].get("peak_memory_bytes") for r in rows]
-    spec = results.parameters.experiments[experiment]
-    ops = [results.metrics[r["run"]]["multiply_adds"] for r in rows if r["run"] in results.metrics]
-    own = {
-        k: v for k, v in flatten(results.tree["experiments"][experiment]).items() if k != "dataset"
-    }
-    return {
-        "experiment": experiment,
-        "parameters": mean(r["parameters"] for r in rows),
-        "multiply_adds": mean(ops),
-        "epochs": mean(r["epochs"] for r in rows),
-        "seconds": (mean(seconds), min(seconds), max(seconds)) if seconds else None,
-        "memory": max((m for m in memory if m), default=None),
-        "threads": spec.threads,
-        "own": own,
-    }
+    costs = [results.costs[run] for run in rows["run"].unique()]
+    metrics = [results.metrics[r] for r in rows["run"].unique() if r in results.metrics]
+    own = flatten(results.tree["experiments"][experiment])
+    return CostRow(
+        experiment=experiment,
+        parameters=mean(rows["parameters"]),
+        multiply_adds=mean(m["multiply_adds"] for m in metrics),
+        epochs=mean(rows["epochs"]),
+        seconds=(sum(seconds) / len(seconds), min(seconds), max(seconds)) if seconds else None,
+        memory=max((m for c in costs if c and (m := c.get("peak_memory_bytes"))), default=None),
+        threads=results.parameters.experiments[experiment].threads,
+        own={k: v for k, v in own.items() if k != "dataset"},
+    )
 
 
-def metric_chart(name: str, head: str, results: Results, experiments: list[str]) -> dict[str, Any]:
+def metric_chart(name: str, head: str, rows: pd.DataFrame, experiments: list[str]) -> Chart:
     """A head's metrics by experiment: each seed, means, intervals, chance."""
-    rows: charts.Rows = []
-    for e in experiments:
-        for key, words, prefix in (
-            ("balanced_accuracy", "balanced accuracy", "balanced_"),
-            ("accuracy", "accuracy", ""),
-        ):
-            runs_of = [r for r in results.of(experiment=e, head=head) if r[key] is not None]
-            if not runs_of:
+    points: list[charts.MetricPoint] = []
+    for experiment in experiments:
+        for key, prefix in (("balanced_accuracy", "balanced_"), ("accuracy", "")):
+            runs = rows[(rows["experiment"] == experiment) & rows[key].notna()]
+            if runs.empty:
                 continue
-            base = {"experiment": e, "metric": words}
-            rows += [base | {"seed": f"{r['seed']:.0f}", "value": r[key]} for r in runs_of]
-            rows.append(
-                base
-                | {
-                    "mean": mean(r[key] for r in runs_of),
-                    "low": mean(r[f"{prefix}ci95_low"] for r in runs_of),
-                    "high": mean(r[f"{prefix}ci95_high"] for r in runs_of),
-                    "chance": mean(r[f"{prefix}chance"] for r in runs_of),
+            metric = key.replace("_", " ")
+            points += [
+                {"experiment": experiment, "metric": metric, "seed": f"{s:.0f}", "value": v}
+                for s, v in zip(runs["seed"], runs[key], strict=True)
+            ]
+            points.append(
+                {
+                    "experiment": experiment,
+                    "metric": metric,
+                    "mean": mean(runs[key]),
+                    "low": mean(runs[f"{prefix}ci95_low"]),
+                    "high": mean(runs[f"{prefix}ci95_high"]),
+                    "chance": mean(runs[f"{prefix}chance"]),
                 }
             )
-    return charts.metric_chart(f"{name}: {head}", rows, experiments)
+    return charts.metric_chart(f"{name}: {head}", points, experiments)
 
 
-def curve_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+def curve_charts(name: str, results: Results, experiments: list[str]) -> list[Chart]:
     """A chart for loss and for each head: mean and range over seeds by epoch."""
-    drawn: list[Mapping[str, Any]] = []
-    missing = set()
-    for run, m in results.metrics.items():
-        path = Path(RUN.format(run)) / "history.csv"
-        if m["dataset"] == name and path.exists():
-            drawn += comparisons.curve_rows(m, read_csv(path))
-        elif m["dataset"] == name:
-            missing.add(run)
-    stored = METRICS_FOLDER / "curves.csv"
-    if stored.exists():
-        missing |= {r["run"] for r in results.of(dataset=name)} - set(results.metrics)
-        drawn += [r for r in read_csv(stored) if f"{r['experiment']}-{r['seed']}" in missing]
-    grouped: dict[str, dict[tuple[str, str, int], list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for r in drawn:
-        grouped[r["head"]][r["experiment"], r["part"], int(r["epoch"])].append(float(r["value"]))
-    return [
-        charts.curve_chart(
-            f"{name}: {head or 'loss'}",
-            [
-                {
-                    "experiment": e,
-                    "part": split,
-                    "epoch": epoch,
-                    "mean": round(sum(v) / len(v), 5),
-                    "low": round(min(v), 5),
-                    "high": round(max(v), 5),
-                }
-                for (e, split, epoch), v in cells.items()
-            ],
-            experiments,
+    drawn: list[Any] = []
+    elsewhere = []
+    for run in results.of(dataset=name)["run"].unique():
+        history = Path(RUN.format(run)) / "history.csv"
+        if run in results.metrics and history.exists():
+            drawn += comparisons.curve_rows(results.metrics[run], read_csv(history))
+        else:
+            elsewhere.append(run)
+    if elsewhere and CURVES_TABLE.exists():
+        stored = read_csv(CURVES_TABLE)
+        drawn += [r for r in stored if f"{r['experiment']}-{r['seed']}" in elsewhere]
+    if not drawn:
+        return []
+    values = pd.DataFrame(drawn).astype({"epoch": int, "value": float})
+    seeds = values.groupby(["head", "experiment", "part", "epoch"], sort=False)["value"]
+    # A loss that is no number any more makes a gap: it must not be left out of the mean, nor can
+    # JSON hold it.
+    over_seeds = pd.DataFrame(
+        {
+            "mean": seeds.mean(skipna=False),
+            "low": seeds.min(skipna=False),
+            "high": seeds.max(skipna=False),
+        }
+    ).map(lambda value: round(value, 5))
+    over_seeds = over_seeds.astype(object).where(over_seeds.notna(), None).reset_index()
+    found = []
+    for head in over_seeds["head"].unique():
+        points: list[Any] = (
+            over_seeds[over_seeds["head"] == head].drop(columns="head").to_dict("records")
         )
-        for head, cells in grouped.items()
-    ]
+        found.append(charts.curve_chart(f"{name}: {head or 'loss'}", points, experiments))
+    return found
 
 
-def usage_charts(name: str, results: Results, experiments: list[str]) -> list[dict[str, Any]]:
+def usage_charts(name: str, results: Results, experiments: list[str]) -> list[Chart]:
     """A chart each for CPU, memory, GPU and its memory, where W&B sampled them here."""
     out = []
     for key, title, unit in (
@@ -380,38 +367,28 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[di
         ("gpu", "GPU", "% busy, mean of all GPUs"),
         ("gpu_memory", "GPU memory", "% used, mean of all GPUs"),
     ):
-        rows: charts.Rows = []
-        table: charts.Rows = []
-        for run in dict.fromkeys(r["run"] for r in results.of(dataset=name)):
-            seen = [s for s in results.samples[run] if key in s]
-            values = [s[key] for s in seen]
-            rows += [
-                {
-                    "experiment": parse_run(run)[0],
-                    "run": run,
-                    "second": s["second"],
-                    "value": round(s[key], 1),
-                }
-                for s in seen
+        points: list[charts.UsagePoint] = []
+        table: list[charts.UsageRow] = []
+        for run in results.of(dataset=name)["run"].unique():
+            seen = results.samples[run].dropna(subset=key)
+            if seen.empty:
+                continue
+            experiment, _ = parse_run(run)
+            points += [
+                {"experiment": experiment, "run": run, "second": second, "value": round(value, 1)}
+                for second, value in zip(seen["second"], seen[key], strict=True)
             ]
-            if values:
-                table.append(
-                    {
-                        "run": run,
-                        "samples": len(values),
-                        "mean": round(sum(values) / len(values), 1),
-                        "greatest": round(max(values), 1),
-                    }
-                )
-        if rows:
-            out.append(charts.usage_chart(f"{name}: {title}", unit, rows, table, experiments))
+            average, greatest = round(seen[key].mean(), 1), round(seen[key].max(), 1)
+            table.append({"run": run, "samples": len(seen), "mean": average, "greatest": greatest})
+        if points:
+            out.append(charts.usage_chart(f"{name}: {title}", unit, points, table, experiments))
     return out
 
 
-def balance_chart(name: str, head: str, data: PreparedData) -> dict[str, Any]:
+def balance_chart(name: str, head: str, data: PreparedData) -> Chart:
     """The share of each class of a head in each split."""
     classes = data.classes[head].tolist()
-    rows = []
+    rows: list[charts.ClassShare] = []
     for split in SPLITS:
         y = data.splits[split].y[head]
         counts = np.bincount(y, minlength=len(classes)).tolist() if len(y) else []
@@ -422,9 +399,9 @@ def balance_chart(name: str, head: str, data: PreparedData) -> dict[str, Any]:
     return charts.balance_chart(f"{name}: {head}", rows, classes)
 
 
-def confusion_counts(name: str, results: Results) -> dict[str, Any]:
-    """{experiment: {head: {classes, seeds: {seed: counts by true and predicted class}}}}."""
-    out: dict[str, Any] = defaultdict(dict)
+def confusion_counts(name: str, results: Results) -> dict[str, dict[str, Confusion]]:
+    """The confusion matrices of a data set's runs, by experiment and head."""
+    out: dict[str, dict[str, Confusion]] = defaultdict(dict)
     for run, m in results.metrics.items():
         for head, h in m["heads"].items() if m["dataset"] == name else []:
             if h["confusion"] is not None:
@@ -442,7 +419,7 @@ def image_uri(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(aside.getvalue()).decode()
 
 
-def make_tile(x: np.ndarray) -> str | list[float]:
+def make_tile(x: np.ndarray) -> Tile:
     """An image, height x width x channels in 0-1, as a data: URI; a table's row as its readings."""
     if x.ndim != 3:
         return [round(float(v), 2) for v in x]
@@ -452,14 +429,10 @@ def make_tile(x: np.ndarray) -> str | list[float]:
     return image_uri(image)
 
 
-def make_gallery(name: str, results: Results, data: list[PreparedData]) -> dict[str, Any]:
-    """The surest right and wrong answers of each experiment's first run here.
-
-    `tiles` are the pictures, by test item; `answers[experiment]` has `run` and for each head
-    `right` and `wrong`: [item, true, said, percent sure].
-    """
-    tiles: dict[str, Any] = {}
-    examples: dict[str, Any] = {}
+def make_gallery(name: str, results: Results, data: list[PreparedData]) -> Gallery:
+    """The surest right and wrong answers of each experiment's first run here."""
+    tiles: dict[str, Tile] = {}
+    examples: dict[str, Examples] = {}
     is_table = data[0].splits["test"].X.ndim != 4
     for run, m in results.metrics.items():
         path = Path(RUN.format(run)) / "predictions.pkl"
@@ -470,7 +443,7 @@ def make_gallery(name: str, results: Results, data: list[PreparedData]) -> dict[
         test = select_split(data, seed).splits["test"]
         if not np.array_equal(predictions["names_test"], test.names):
             continue  # of data prepared otherwise than those that stand here now
-        of_run: dict[str, Any] = {"run": run, "heads": {}}
+        of_run: Examples = {"run": run, "heads": {}}
         for head, h in m["heads"].items():
             if h["confusion"] is None:
                 continue
@@ -481,12 +454,12 @@ def make_gallery(name: str, results: Results, data: list[PreparedData]) -> dict[
                 chosen = np.flatnonzero((predicted == y) == right)
                 chosen = chosen[np.argsort(-sure[chosen], kind="stable")][:GALLERY]
                 of_run["heads"][head][side] = [
-                    [
+                    Example(
                         test.names[i].item(),
                         h["classes"][y[i]],
                         h["classes"][predicted[i]],
                         round(float(sure[i]) * 100),
-                    ]
+                    )
                     for i in chosen
                 ]
                 for i in chosen:
@@ -510,18 +483,18 @@ def read_pictures(experiment: str, results: Results, name: str) -> list[tuple[st
     return found
 
 
-def draw_pipeline(results: Results, changed: set[str]) -> dict[str, Any]:
+def draw_pipeline(results: Results, changed: set[str]) -> PipelineGraph:
     """The graph as boxes and lines in pixels, each box with how its stages came about."""
     graph = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     noted = read_optional(TIMINGS_FILE)
-    done = noted.get("stages") or {}
+    done: dict[str, StageTiming] = noted.get("stages") or {}
     by_data: dict[str, list[str]] = defaultdict(list)
     for e, spec in results.parameters.experiments.items():
         by_data[spec.dataset].append(e)
     order = [(d, e) for d, several in by_data.items() for e in several]
     seeds = results.parameters.seeds
     width, height, gap, top = 156, 40, 22, 26
-    boxes: list[dict[str, Any]] = []
+    boxes: list[StageBox] = []
     for column, (stage, body) in enumerate(graph.items()):
         over = str(body.get("foreach") or ("runs" if "matrix" in body else "all"))
         groups: dict[str, tuple[list[int], list[str]]] = {}
@@ -534,97 +507,87 @@ def draw_pipeline(results: Results, changed: set[str]) -> dict[str, Any]:
             groups.setdefault(key, ([], names))[0].append(line)
         for key, (lines, names) in groups.items():
             boxes.append(
-                {
-                    "stage": stage,
-                    "of": key,
-                    "column": column,
-                    "lines": set(lines),
-                    "x": column * (width + gap) + 1,
-                    "y": top + round(sum(lines) / len(lines) * 52),
-                    **stage_state(names, done, changed),
-                }
+                StageBox(
+                    stage=stage,
+                    of=key,
+                    column=column,
+                    lines=set(lines),
+                    x=column * (width + gap) + 1,
+                    y=top + round(sum(lines) / len(lines) * 52),
+                    made=stage_state(names, done, changed),
+                )
             )
-    edges = [
-        (a["x"] + width, a["y"] + height / 2, b["x"], b["y"] + height / 2)
+    edges: list[tuple[float, float, float, float]] = [
+        (a.x + width, a.y + height / 2, b.x, b.y + height / 2)
         for a in boxes
         for b in boxes
-        if b["column"] == a["column"] + 1 and a["lines"] & b["lines"]
+        if b.column == a.column + 1 and a.lines & b.lines
     ]
-    return {
-        "boxes": boxes,
-        "edges": edges,
-        "columns": [(n * (width + gap) + 1, stage) for n, stage in enumerate(graph)],
-        "box": (width, height),
-        "size": (len(graph) * (width + gap) - gap + 2, top + len(order) * 52 - 10),
-        "finished": noted.get("finished"),
-        "noted": bool(done),
-    }
+    return PipelineGraph(
+        boxes=boxes,
+        edges=edges,
+        columns=[(n * (width + gap) + 1, stage) for n, stage in enumerate(graph)],
+        box=(width, height),
+        size=(len(graph) * (width + gap) - gap + 2, top + len(order) * 52 - 10),
+        finished=noted.get("finished"),
+        noted=bool(done),
+    )
 
 
-def stage_state(names: list[str], done: dict[str, Any], changed: set[str]) -> dict[str, Any]:
-    """How the stages of one box came about: words, a class for its colour, seconds in all."""
+def stage_state(names: list[str], done: dict[str, StageTiming], changed: set[str]) -> StageState:
+    """How the stages of one box came about."""
     known = [done[n] for n in names if n in done]
     ran = sum(bool(d.get("ran")) for d in known)
     seconds = sum(d.get("seconds") or 0 for d in known)
     took = f", {seconds:.0f} s" if seconds >= 0.5 else ""
     many = f"{len(names)} " if len(names) > 1 else ""
     if changed & set(names):
-        how, words = "stale", f"{many}out of date"
-    elif ran:
-        how, words = "ran", f"{many if ran == len(names) else f'{ran} of {many}'}ran{took}"
-    elif known:
-        how, words = "cached", f"{many}cached{took and f', once{took[1:]}'}"
-    else:
-        how, words = "cached", f"{many}up to date"
-    return {"state": how, "words": words, "seconds": seconds}
+        return StageState("stale", f"{many}out of date", seconds)
+    if ran:
+        words = f"{many if ran == len(names) else f'{ran} of {many}'}ran{took}"
+        return StageState("ran", words, seconds)
+    words = f"{many}cached{took and f', once{took[1:]}'}" if known else f"{many}up to date"
+    return StageState("cached", words, seconds)
 
 
-def list_identities(results: Results) -> list[dict[str, Any]]:
+def list_identities(results: Results) -> list[RunIdentity]:
     """For each run its W&B id, the MD5 of its metrics and of its outputs, and where it was made."""
     out = []
+    md5s = dict(zip(results.rows["run"], results.rows["md5"], strict=True))
     for run in results.runs:
-        rows = results.of(run=run)
-        md5, locked = rows[0]["md5"], results.lock.get(METRICS.format(run))
+        locked, made = results.lock.get(METRICS.format(run)), results.provenance[run]
+        folders = [folder.format(run) for folder in (RUN, EVALUATION)]
         out.append(
-            {
-                "run": run,
-                "wandb": results.ids[run],
-                "md5": md5,
-                "agrees": None if locked is None else locked == md5,
-                "outputs": [
-                    (folder.format(run), results.lock.get(folder.format(run)))
-                    for folder in (RUN, EVALUATION)
-                ],
-                "made": {k: results.provenance[run].get(k) for k in ("commit", "uncommitted")}
-                | {
-                    "processor": provenance.name_processor(results.provenance[run].get("processor"))
-                },
-                "recorded": bool(results.samples[run]),
-                "warnings": sum(len(m["warnings"]) for r, m in results.metrics.items() if r == run),
-            }
+            RunIdentity(
+                run=run,
+                wandb=results.ids[run],
+                md5=md5s[run],
+                agrees=None if locked is None else locked == md5s[run],
+                outputs=[(folder, results.lock.get(folder)) for folder in folders],
+                commit=made.get("commit") if made else None,
+                uncommitted=bool(made and made.get("uncommitted")),
+                processor=provenance.name_processor(made.get("processor")) if made else "",
+                warnings=len(results.metrics[run]["warnings"]) if run in results.metrics else 0,
+            )
         )
     return out
 
 
-def describe_here() -> dict[str, Any]:
+def describe_here() -> Here:
     """Commit, hashes, versions and processor of where the page is written."""
-    return {
-        "commit": provenance.run_git("rev-parse", "HEAD") or "no commit",
-        "subject": provenance.run_git("log", "-1", "--format=%s"),
-        "uncommitted": [
-            s.strip() for s in provenance.run_git("status", "--porcelain").splitlines()
-        ],
-        "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "files": {
-            f: md5(Path(f))
-            for f in (str(PARAMS_FILE), "dvc.yaml", str(LOCK_FILE), str(PACKAGES_FILE))
-            if Path(f).exists()
-        },
-        "versions": provenance.package_versions(),
-        "system": platform.platform(),
-        "processor": provenance.name_processor(provenance.describe_processor()),
-        "cores": os.cpu_count(),
-    }
+    files = (str(PARAMS_FILE), "dvc.yaml", str(LOCK_FILE), str(PACKAGES_FILE))
+    status = provenance.run_git("status", "--porcelain")
+    return Here(
+        commit=provenance.run_git("rev-parse", "HEAD") or "no commit",
+        subject=provenance.run_git("log", "-1", "--format=%s"),
+        uncommitted=[line.strip() for line in status.splitlines()],
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        files={f: md5(Path(f)) for f in files if Path(f).exists()},
+        versions=provenance.package_versions(),
+        system=platform.platform(),
+        processor=provenance.name_processor(provenance.describe_processor()),
+        cores=os.cpu_count(),
+    )
 
 
 def read_attribution() -> str:
@@ -641,12 +604,10 @@ def render_page(changed: set[str]) -> str:
     """The page as HTML; `changed` are the stages that are not up to date."""
     results = Results()
     verdicts = [describe_comparison(name, c, results) for name, c in results.comparisons.items()]
-    datasets = [
-        describe_dataset(d, results) for d in dict.fromkeys(r["dataset"] for r in results.rows)
-    ]
-    drawn: dict[str, Any] = {}
+    datasets = [describe_dataset(d, results) for d in results.rows["dataset"].unique()]
+    drawn: dict[str, Chart] = {}
 
-    def number(chart: dict[str, Any]) -> str:
+    def number(chart: Chart) -> str:
         """Hand a chart to the page's script; the template places it by its number."""
         drawn[f"plot-{len(drawn) + 1}"] = chart
         return f"plot-{len(drawn)}"
@@ -658,7 +619,9 @@ def render_page(changed: set[str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["page_data"] = lambda d: (d["name"], {k: d[k] for k in SCRIPT_DATA})
+    environment.filters["page_data"] = lambda d: (d.name, {k: getattr(d, k) for k in SCRIPT_DATA})
+    # A chart is told to the script by its fields.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "default": vars}
     environment.filters["figure"] = lambda v, form=".3f": "–" if v is None else format(v, form)
     template = environment.get_template("report.html.j2")
     return template.render(
@@ -678,7 +641,7 @@ def render_page(changed: set[str]) -> str:
         attribution=read_attribution(),
         absent=[r for r in run_names(results.parameters) if r not in results.runs],
         unpulled=[r for r in results.runs if r not in results.metrics],
-        seeds=sorted({r["seed"] for r in results.rows}),
+        seeds=results.rows["seed"].nunique(),
         counts=(len(results.runs), len(results.experiments)),
         changed=sorted(changed),
     )

@@ -1,51 +1,62 @@
 """Read what the report shows: metrics, costs, W&B's records, dvc.lock."""
 
-import csv
-import datetime
-import io
 import os
 import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from facet.config import Parameters, check_params, parse_run, read_params, run_names
 from facet.datasets.prepared import PreparedData, load_prepared
 from facet.errors import InputError
 from facet.evaluation import comparisons
-from facet.names import CHANCE, COSTS, LOCK_FILE, METRIC_NAMES, METRICS, METRICS_FOLDER, RUNS_TABLE
+from facet.formats import ComparisonResult, Provenance, RunCosts
+from facet.names import (
+    CHANCE,
+    COMPARISONS_FILE,
+    COSTS,
+    LOCK_FILE,
+    METRIC_NAMES,
+    METRICS,
+    RUNS_TABLE,
+)
 from facet.storage import read_json
 from facet.tracking import records
 
-# A RunRow, whose columns the page goes through by name.
-Row = Mapping[str, Any]
+WORDS = ["run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"]
 SAMPLES = 60  # of a run's system samples, at most, in a plot
 
 
-def parse_rows(text: str) -> list[Row]:
-    """The rows of metrics/runs.csv, numbers as numbers and what is empty as None."""
-    words = {"run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"}
+def read_rows(file: Path) -> pd.DataFrame:
+    """The rows of metrics/runs.csv, which facet.formats.RunRow describes; none if it is not here.
 
-    def value(key: str, word: str | None) -> Any:
-        if key in words:
-            return word or ""
-        return float(word) if word else None
-
+    Numbers are floats, those that are empty NaN.
+    """
+    needed = [*WORDS, "seed", *METRIC_NAMES, *CHANCE.values()]
+    if not file.exists():
+        return pd.DataFrame(columns=needed)
     try:
-        rows = csv.DictReader(io.StringIO(text))
-        found: list[Row] = [{str(k): value(str(k), v) for k, v in r.items()} for r in rows]
-    except ValueError as e:
-        raise InputError(f"metrics/runs.csv: {e}; make it with `dvc repro compare`") from None
-    needed = {*words, "seed", *METRIC_NAMES, *CHANCE.values()}
-    if found and (missing := needed - set(found[0])):
-        raise InputError(
-            f"metrics/runs.csv: no column {min(missing)}; make it with `dvc repro compare`"
+        # Nothing but an empty cell is missing: an experiment may be called NA.
+        rows = pd.read_csv(
+            file, dtype=dict.fromkeys(WORDS, str), keep_default_na=False, na_values=[""]
         )
-    return found
+        rows = tidy_rows(rows)
+    except ValueError as e:
+        raise InputError(f"{file}: {e}; make it with `dvc repro compare`") from None
+    if missing := set(needed) - set(rows):
+        raise InputError(f"{file}: no column {min(missing)}; make it with `dvc repro compare`")
+    return rows
+
+
+def tidy_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs with numbers as floats, and no word missing. Raises ValueError."""
+    numbers = rows.columns.difference(WORDS)
+    return rows.astype(dict.fromkeys(numbers, float)).fillna(dict.fromkeys(WORDS, ""))
 
 
 def read_optional(path: Path) -> dict[str, Any]:
@@ -64,8 +75,8 @@ def load_if_present(path: str) -> list[PreparedData]:
 
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the values that are there, None if none is."""
-    kept = [v for v in values if v is not None]
-    return sum(kept) / len(kept) if kept else None
+    known = pd.Series(values, dtype=float).dropna()
+    return float(known.mean()) if len(known) else None
 
 
 class Results:
@@ -78,58 +89,63 @@ class Results:
         self.metrics = {
             r: comparisons.read_metrics(r) for r in named if Path(METRICS.format(r)).exists()
         }
-        stored = RUNS_TABLE
-        old = (
-            [r for r in parse_rows(stored.read_text()) if r["run"] in named]
-            if stored.exists()
-            else []
-        )
-        self.rows: list[Row] = list(comparisons.metric_rows(list(self.metrics.values())))
-        self.rows += [r for r in old if r["run"] not in self.metrics]
-        place = {run: i for i, run in enumerate(named)}
-        self.rows.sort(key=lambda r: place[r["run"]])
-        if not self.rows:
-            raise InputError(
-                "metrics/runs.csv: no results of params.yaml's experiments; make them with "
-                "`make repro` or fetch them with `dvc pull`"
-            )
-        self.runs = list(dict.fromkeys(r["run"] for r in self.rows))
-        self.experiments = list(dict.fromkeys(r["experiment"] for r in self.rows))
-        verdicts = read_optional(METRICS_FOLDER / "comparisons.json")
-        self.comparisons = {n: verdicts[n] for n in self.parameters.comparisons if n in verdicts}
-        # What the comparisons were made from, to tell when it is no longer what stands here.
-        compared = {r["run"]: r["md5"] for r in old}
-        self.newer = {
-            r["experiment"] for r in self.rows if compared.get(r["run"], r["md5"]) != r["md5"]
+        # What the comparisons were made from.
+        compared = read_rows(RUNS_TABLE)
+        self.rows = self._rows(compared, named)
+        self.runs: list[str] = self.rows["run"].unique().tolist()
+        self.experiments: list[str] = self.rows["experiment"].unique().tolist()
+        verdicts = read_optional(COMPARISONS_FILE)
+        self.comparisons: dict[str, ComparisonResult] = {
+            n: verdicts[n] for n in self.parameters.comparisons if n in verdicts
         }
-        self.ids = {r["run"]: r["wandb_id"] for r in self.rows}
+        # Experiments whose results are no longer those.
+        was = self.rows["run"].map(dict(zip(compared["run"], compared["md5"], strict=True)))
+        self.newer = set(self.rows["experiment"][was.notna() & (was != self.rows["md5"])])
+        self.ids: dict[str, str] = dict(zip(self.rows["run"], self.rows["wandb_id"], strict=True))
         self.costs = {r: self._cost(r) for r in self.runs}
-        self.samples, self.provenance = self._records()
+        self.samples: dict[str, pd.DataFrame] = {}
+        self.provenance: dict[str, Provenance | None] = {}
+        for run in self.runs:
+            self.samples[run], self.provenance[run] = self._records(run)
         self.lock = self._lock()
 
-    def _cost(self, run: str) -> dict[str, Any]:
-        """Seconds and bytes measured here for the training that made the result, or nothing."""
-        found = read_optional(Path(COSTS.format(run)))
-        same = str(found.get("wandb_id", "")).startswith(self.ids[run])
-        return found if same and self.ids[run] else {}
+    def _rows(self, compared: pd.DataFrame, named: list[str]) -> pd.DataFrame:
+        """A row for each head of each of the `named` runs, in their order.
 
-    def _records(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-        """W&B's system samples and the noted origin of each run that this machine has."""
-        samples, origin = {}, {}
+        From the runs' metrics, or where those are not here from the table `compared`.
+        """
+        here = pd.DataFrame(comparisons.metric_rows(list(self.metrics.values())))
+        others = compared[compared["run"].isin(set(named) - set(self.metrics))]
+        tables = [tidy_rows(table) for table in (here, others) if len(table)]
+        if not tables:
+            raise InputError(
+                f"{RUNS_TABLE}: no results of params.yaml's experiments; make them with "
+                "`make repro` or fetch them with `dvc pull`"
+            )
+        return pd.concat(tables).sort_values(
+            "run", key=lambda runs: runs.map(named.index), kind="stable", ignore_index=True
+        )
+
+    def _cost(self, run: str) -> RunCosts | None:
+        """Seconds and bytes measured here for the training that made the result, or nothing."""
+        found: Any = read_optional(Path(COSTS.format(run)))
+        same = str(found.get("wandb_id", "")).startswith(self.ids[run])
+        return found if found and same and self.ids[run] else None
+
+    def _records(self, run: str) -> tuple[pd.DataFrame, Provenance | None]:
+        """W&B's samples of the machine and the noted origin of a run, if this machine has them."""
+        cost = self.costs[run]
+        id = cost["wandb_id"] if cost else self.ids[run]
         folder = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
-        for run in self.runs:
-            id = self.costs[run].get("wandb_id") or self.ids[run]
-            found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-            for file in records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []:
-                try:
-                    for kind, several in records.read_records(file).items():
-                        found[kind] += several
-                except (OSError, ValueError, subprocess.CalledProcessError):
-                    continue  # a record that W&B's reader refuses costs the plot its line
-            samples[run] = read_usage(found["stats"])
-            update = found["run"][0]["run"].get("config", {}).get("update") if found["run"] else {}
-            origin[run] = (update or {}).get("provenance") or {}
-        return samples, origin
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for file in records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []:
+            try:
+                for kind, several in records.read_records(file).items():
+                    found[kind] += several
+            except (OSError, ValueError, subprocess.CalledProcessError):
+                continue  # a record that W&B's reader refuses costs the plot its line
+        update = found["run"][0]["run"].get("config", {}).get("update") if found["run"] else {}
+        return read_usage(found["stats"]), (update or {}).get("provenance")
 
     def _lock(self) -> dict[str, str]:
         """The MD5 of each output in dvc.lock, by its path."""
@@ -140,37 +156,31 @@ class Results:
         except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
             return {}
 
-    def of(self, **wanted: str) -> list[Row]:
+    def of(self, **wanted: str) -> pd.DataFrame:
         """The rows whose columns have the wanted values."""
-        return [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
+        return self.rows[(self.rows[list(wanted)] == pd.Series(wanted)).all(axis=1)]
 
 
-def read_usage(stats: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """W&B's system samples as rows: second, cpu (%), memory (MiB), gpu and gpu_memory (%)."""
-    found: list[dict[str, Any]] = []
-    begun = None
-    for record in stats:
-        item = record["stats"].get("item", {})
-        stamp = record["stats"].get("timestamp", "")[:26].rstrip("Z")
-        try:
-            now = datetime.datetime.fromisoformat(stamp).timestamp()
-        except ValueError:
-            continue
-        begun = now if begun is None else begun
-        row = {
-            "second": round(now - begun, 1),
-            "cpu": item.get("cpu"),
-            "memory": item.get("proc.memory.rssMB"),
-            "gpu": mean(v for k, v in item.items() if re.fullmatch(r"gpu\.\d+\.gpu", k)),
-            "gpu_memory": mean(
-                v for k, v in item.items() if re.fullmatch(r"gpu\.\d+\.memoryAllocated", k)
-            ),
-        }
-        found.append({k: v for k, v in row.items() if v is not None})
-    return found[:: -(-len(found) // SAMPLES)] if found else []
+def read_usage(stats: list[dict[str, Any]]) -> pd.DataFrame:
+    """W&B's samples of the machine: second, cpu (%), memory (MiB), gpu and gpu_memory (%).
+
+    NaN where W&B did not measure; of GPUs the mean.
+    """
+    times = [s["stats"].get("timestamp") for s in stats]
+    when = pd.Series(pd.to_datetime(times, format="ISO8601", utc=True, errors="coerce"))
+    measured = pd.DataFrame([s["stats"].get("item", {}) for s in stats], index=when.index)
+    columns = {
+        "second": (when - when.min()).dt.total_seconds().round(1),
+        "cpu": measured.get("cpu"),
+        "memory": measured.get("proc.memory.rssMB"),
+        "gpu": measured.filter(regex=r"^gpu\.\d+\.gpu$").mean(axis=1),
+        "gpu_memory": measured.filter(regex=r"^gpu\.\d+\.memoryAllocated$").mean(axis=1),
+    }
+    found = pd.DataFrame(columns, index=when.index, dtype=float).dropna(subset="second")
+    return found.iloc[:: max(1, -(-len(found) // SAMPLES))]
 
 
 def training_seconds(results: Results, experiment: str) -> list[float]:
     """Training seconds measured here, of runs trained in one go."""
-    costs = [c for run, c in results.costs.items() if parse_run(run)[0] == experiment]
+    costs = [c for run, c in results.costs.items() if c and parse_run(run)[0] == experiment]
     return [c["train_seconds"] for c in costs if "train_seconds" in c and not c.get("resumed")]

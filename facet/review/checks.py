@@ -12,13 +12,35 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name, canonicalize_version
+
+from facet.config import get_nested
 from facet.errors import InputError
+from facet.formats import Finding
 from facet.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.storage import md5, md5_of_listing
 
-Lock = dict[str, dict[str, Any]]  # stage -> its entry in dvc.lock
+
+class LockedFile(TypedDict):
+    """An input or output in dvc.lock; DVC adds size, number of files and the hash's name."""
+
+    path: str
+    md5: NotRequired[str]
+
+
+class LockEntry(TypedDict, total=False):
+    """A stage in dvc.lock: its command, its inputs, parameters by file and key, its outputs."""
+
+    cmd: str
+    deps: list[LockedFile]
+    params: dict[str, dict[str, Any]]
+    outs: list[LockedFile]
+
+
+Lock = dict[str, LockEntry]  # by stage
 Objects = dict[str, str]  # an object's hash -> the file it is of
 Members = Callable[[str], dict[str, str] | None]  # a folder's hash -> its files, None if unknown
 PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_FILE)
@@ -42,16 +64,6 @@ ALLOWED = UNDECLARED_MODULES | {
 }
 # Files outside that are settings of the machine and not of the project, beneath the home folder.
 SETTINGS = (".cache/", ".config/", ".keras/", ".netrc", ".aws/", ".matplotlib/")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be; one that refuses makes the review fail."""
-
-    check: str
-    where: str
-    what: str
-    severity: Literal["refuse", "flag"] = "refuse"
 
 
 def flag_finding(check: str, where: str, what: str) -> Finding:
@@ -157,7 +169,7 @@ def parse_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def entry_hashes(entry: dict[str, Any], kind: str) -> dict[str, str | None]:
+def entry_hashes(entry: LockEntry, kind: Literal["deps", "outs"]) -> dict[str, str | None]:
     """The MD5 of each of a lock entry's `deps` or `outs`."""
     return {x["path"]: x.get("md5") for x in entry.get(kind, [])}
 
@@ -249,7 +261,8 @@ def check_up_to_date(
                 wrong.setdefault((path, what), []).append(name)
         was = (entry.get("params") or {}).get(PARAMETERS, {})
         for key in sorted({*was, *stage.params}):
-            if key not in was or key not in stage.params or was[key] != get_nested(parameters, key):
+            value = get_nested(parameters, key, None)
+            if key not in was or key not in stage.params or was[key] != value:
                 wrong.setdefault((f"{PARAMETERS}: {key}", "is not what it was"), []).append(name)
         for path in sorted(set(stage.outs) ^ set(entry_hashes(entry, "outs"))):
             wrong.setdefault((path, "is an output in dvc.yaml or dvc.lock alone"), []).append(name)
@@ -277,13 +290,6 @@ def combine_hashes(
             return None
         files |= {f"{at}/{name}".strip("/"): h for name, h in held.items()}
     return md5_of_listing(files)
-
-
-def get_nested(tree: Any, key: str) -> Any:
-    """The value at a dotted key, None where there is none."""
-    for step in key.split("."):
-        tree = tree.get(step) if isinstance(tree, dict) else None
-    return tree
 
 
 # --- the figures in git ---------------------------------------------------------------------
@@ -469,15 +475,23 @@ def check_caches(
 # --- packages -------------------------------------------------------------------------------
 
 
-def normalise_name(name: str) -> str:
-    """A package's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def read_pins(text: str) -> dict[str, str]:
-    """The version of each package in a lock file."""
-    pairs = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE)
-    return {normalise_name(n): v for n, v in pairs}
+    """The version of each package in a requirements.lock, by its name as indexes compare it.
+
+    Packages whose marker does not hold for this Python are left out.
+    """
+    found: dict[str, str] = {}
+    # Besides requirements there are options like --hash, indented or not, and comments.
+    for line in re.findall(r"^[A-Za-z0-9].*", text, re.MULTILINE):
+        try:
+            pin = Requirement(line.partition(" #")[0].strip().removesuffix("\\"))
+            (version,) = [s.version for s in pin.specifier if s.operator == "=="]
+        except (InvalidRequirement, ValueError):
+            what = "pins no version of a package; `make lock` and commit it"
+            raise InputError(f"{PACKAGE_LOCK}: {line.strip()}: {what}") from None
+        if pin.marker is None or pin.marker.evaluate():
+            found[canonicalize_name(pin.name)] = version
+    return found
 
 
 def check_packages(installed: dict[str, str], lock: dict[str, str], where: str) -> list[Finding]:
@@ -485,7 +499,7 @@ def check_packages(installed: dict[str, str], lock: dict[str, str], where: str) 
     return [
         Finding("environment", name, f"{installed.get(name, 'none')} in {where}, not {version}")
         for name, version in lock.items()
-        if installed.get(name) != version
+        if canonicalize_version(installed.get(name, "none")) != canonicalize_version(version)
     ]
 
 
@@ -498,7 +512,7 @@ def is_docstring_only(text: str) -> bool:
     return all(isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) for s in body)
 
 
-def find_undeclared(stage: Stage, notes: str, lock: dict[str, Any], folder: Path) -> list[Finding]:
+def find_undeclared(stage: Stage, notes: str, lock: LockEntry, folder: Path) -> list[Finding]:
     """What a stage read (`notes` as facet/review/trace.py writes them) and dvc.yaml does not say.
 
     `lock` is the stage's entry in dvc.lock, `folder` the project it ran in.
@@ -539,7 +553,7 @@ def may_open(path: str, stage: Stage, folder: Path) -> bool:
     )
 
 
-def is_expected(path: str, lock: dict[str, Any]) -> bool:
+def is_expected(path: str, lock: LockEntry) -> bool:
     """Whether a file outside is a setting of the machine, or beneath a source the lock names."""
     home = f"{Path.home()}/"
     if path.startswith(home) and path.removeprefix(home).startswith(SETTINGS):

@@ -13,13 +13,13 @@ it is spent on what is judged everywhere, balanced accuracies as means over seed
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import optimize, special, stats
 
-from facet.names import CHANCE, MAIN_METRIC, METRIC_NAMES
+from facet.formats import Judgement
+from facet.names import CHANCE, MAIN_METRIC, METRIC_NAMES, Metric
 
 FALSE_ALARM = 0.01  # of a whole review, as `facet calibrate` measures it
 BUDGET = 0.005  # of that, spent on the tests; estimating the spreads takes the rest
@@ -29,37 +29,12 @@ MISSED = 0.09  # a little less than 1 - POWER, for the same reason
 # Of a variance, on the scale of independent items: equal figures have none by luck.
 VARIANCE_FLOOR = 0.01
 EXACT_METRICS = (*CHANCE.values(), "n_test")  # of the data alone: no luck of training in them
-Cell = tuple[str, str, str]  # experiment, head, metric
+Cell = tuple[str, str, Metric]  # experiment, head, metric
 Metrics = Mapping[Cell, Mapping[int, float]]  # by seed
+Row = Mapping[str, Any]  # of runs.csv, as words or as numbers, its columns gone through by name
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """One figure of one head of an experiment; fractions.
-
-    `differences`: here minus committed, by seed. `spread`: the standard deviation of a run's figure
-    over trainings. `limit` is the largest consistent mean difference, `run_limits` has that of each
-    single run; `smallest` is the smallest true change of the mean that is found with a probability
-    of POWER. All are None where nothing shows the luck of training, and `verdict` is `not judged`.
-    """
-
-    experiment: str
-    head: str
-    metric: str
-    differences: dict[int, float]
-    spread: float | None
-    limit: float | None
-    run_limits: dict[int, float]
-    smallest: float | None
-    verdict: str
-
-    @property
-    def mean(self) -> float:
-        """The mean difference over seeds."""
-        return float(np.mean(list(self.differences.values())))
-
-
-def read_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[Cell, dict[int, float]]:
+def read_metrics(rows: Iterable[Row]) -> dict[Cell, dict[int, float]]:
     """The judged figures in rows of runs.csv, those of heads that are not applicable left out."""
     found: dict[Cell, dict[int, float]] = {}
     for row in rows:
@@ -70,7 +45,7 @@ def read_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[Cell, dict[int, floa
     return found
 
 
-def count_items(rows: Iterable[Mapping[str, Any]]) -> dict[Cell, float]:
+def count_items(rows: Iterable[Row]) -> dict[Cell, float]:
     """How many test items each figure rests on, the fewest of its runs.
 
     Of a balanced accuracy the number that as many items of each class would have: it is taken from
@@ -230,9 +205,7 @@ def t_quantile(level: float, degrees: float) -> float:
     return float(stats.t.isf(level, degrees))
 
 
-def exact_differences(
-    committed: Iterable[Mapping[str, Any]], here: Iterable[Mapping[str, Any]]
-) -> list[str]:
+def exact_differences(committed: Iterable[Row], here: Iterable[Row]) -> list[str]:
     """Figures that no luck of training touches and that differ all the same, in words."""
     was = {(r["run"], r["head"]): r for r in committed}
     found = []

@@ -10,15 +10,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from facet.config import suggest
 from facet.errors import InputError
+from facet.formats import Finding
 from facet.grid.worker import extract_error
 from facet.process import die_with
 from facet.review import checks, trace
-from facet.review.checks import PACKAGE_LOCK, Finding, Lock, Stage
+from facet.review.checks import PACKAGE_LOCK, Lock, Stage
 from facet.tracking.provenance import describe_machine
 
 ENVIRONMENTS = Path(".review")
@@ -102,7 +106,7 @@ def installed_packages(folder: Path) -> dict[str, str]:
     if not python.exists():
         raise InputError(f"{folder}: no environment; ENV= takes a folder with bin/python")
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
-    return {checks.normalise_name(name): version for name, version in json.loads(done.stdout)}
+    return {canonicalize_name(name): version for name, version in json.loads(done.stdout)}
 
 
 def run_pipeline(
@@ -174,12 +178,12 @@ def find_undeclared_reads(
     clone: Path, notes: Path, stages: dict[str, Stage], lock: Lock, scope: list[str]
 ) -> list[Finding]:
     """What the stages read that dvc.yaml does not say, the same of several stages once."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    found: dict[Finding, list[str]] = {}
     for name in scope:
         file = notes / name.replace("/", "%")
         if file.exists():
             for f in checks.find_undeclared(
                 stages[name], file.read_text(), lock.get(name, {}), clone
             ):
-                found.setdefault((f.check, f.what, f.severity), []).append(name)
-    return [Finding(c, checks.list_some(names), what, s) for (c, what, s), names in found.items()]  # type: ignore[arg-type]
+                found.setdefault(replace(f, where=""), []).append(name)
+    return [replace(f, where=checks.list_some(names)) for f, names in found.items()]

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from facet.errors import InputError
-from facet.formats import Manifest, Review, RunReference
+from facet.formats import Finding, Manifest, Review, RunReference, StageVerdict
 from facet.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.review import checks
-from facet.review.checks import PACKAGE_LOCK, Cache, Finding, Lock, Stage
+from facet.review.checks import PACKAGE_LOCK, Cache, Lock, Stage
 from facet.review.page import render_page
 from facet.review.rerun import (
     find_targets,
@@ -30,7 +30,6 @@ from facet.review.rerun import (
 )
 from facet.review.verdict import (
     JudgedRuns,
-    Verdict,
     conclude,
     fill_metrics,
     judge_metrics,
@@ -104,7 +103,7 @@ def review_commit(
         subject = make_subject(root, clone, sha, run)
         manifests = read_manifests(root, subject.lock, subject.scope)
         findings = static_checks(subject, quick)
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, StageVerdict] = {}
         judged_runs = JudgedRuns()
         versions: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
@@ -113,29 +112,29 @@ def review_commit(
             more, verdicts, judged_runs = rerun(subject, folder, versions, jobs, wandb, manifests)
             findings += more
     verdict, reason = conclude(findings, verdicts, judged_runs, quick)
-    review: Review = {
-        "commit": sha,
-        "verdict": verdict,
-        "reason": reason,
-        "reviewer": git_user(),
-        "when": utc_now(),
-        "machine": describe_machine(),
-        "processor": judged_runs.processor,
-        "versions": {k: versions[k] for k in ("python", *PACKAGES) if k in versions},
-        "scope": run or "all stages",
-        "ran": bool(verdicts),
-        "bytes": "promised to be the same"
+    review = Review(
+        commit=sha,
+        verdict=verdict,
+        reason=reason,
+        reviewer=git_user(),
+        when=utc_now(),
+        machine=describe_machine(),
+        processor=judged_runs.processor,
+        versions={k: versions[k] for k in ("python", *PACKAGES) if k in versions},
+        scope=run or "all stages",
+        ran=bool(verdicts),
+        bytes="promised to be the same"
         if judged_runs.processor.get("same_bytes")
         else "not promised to be the same: figures are judged by statistics",
-        "judgements": [asdict(j) for j in judged_runs.judgements],
-        "findings": [asdict(f) for f in findings],
-        "stages": {n: asdict(v) for n, v in verdicts.items()},
-        "runs": list_runs(subject.lock, subject.scope, manifests, subject.committed),
-    }
-    write_json(root / "review.json", review)
+        judgements=judged_runs.judgements,
+        findings=findings,
+        stages=verdicts,
+        runs=list_runs(subject.lock, subject.scope, manifests, subject.committed),
+    )
+    write_json(root / "review.json", asdict(review))
     (root / "review.md").write_text(render_page(review))
-    for f in review["findings"]:
-        print(f"{f['severity']}: {f['where']}: {f['what']}")
+    for f in findings:
+        print(f"{f.severity}: {f.where}: {f.what}")
     reason = f"{sha[:12]}: {verdict}: {reason.rstrip('.')}; see review.md"
     if verdict not in ("holds", "consistent", "checked"):
         raise InputError(reason)
@@ -201,7 +200,7 @@ def rerun(
     jobs: int,
     wandb: bool,
     manifests: dict[str, Manifest],
-) -> tuple[list[Finding], dict[str, Verdict], JudgedRuns]:
+) -> tuple[list[Finding], dict[str, StageVerdict], JudgedRuns]:
     """Make the stages anew with the environment `env`, which has the packages `versions`: what was
     found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.
     """

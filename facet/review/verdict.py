@@ -4,32 +4,22 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facet.config import flatten
+from facet.formats import Finding, Judgement, Processor, ReviewVerdict, StageVerdict
 from facet.names import MANIFESTS, METRIC_NAMES, METRICS, RUNS_TABLE
 from facet.review import checks, consistency
-from facet.review.checks import Cache, Finding, Lock, Stage, entry_hashes
-from facet.review.consistency import Judgement
+from facet.review.checks import Cache, Lock, Stage, entry_hashes
 from facet.tracking.provenance import describe_processor
 
-
-@dataclass
-class Verdict:
-    """How a stage came out: its outputs' MD5 in dvc.lock and here, and why they differ.
-
-    `metrics` holds the figures that differ, then and now.
-    """
-
-    verdict: str
-    outs: dict[str, tuple[str | None, str | None]]
-    why: str = ""
-    metrics: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+MetricsFile = Mapping[str, Any]  # a run's metrics or the comparisons, compared leaf by leaf
 
 
-def judge_stages(was: Lock, now: Lock, scope: list[str]) -> dict[str, Verdict]:
+def judge_stages(was: Lock, now: Lock, scope: list[str]) -> dict[str, StageVerdict]:
     """Each stage of `scope` as `identical`, `departs` (its inputs are equal, its outputs not),
     `follows` (its inputs differ already) or `not made`.
     """
@@ -40,34 +30,26 @@ def judge_stages(was: Lock, now: Lock, scope: list[str]) -> dict[str, Verdict]:
         before, after = entry_hashes(was[name], "deps"), entry_hashes(now.get(name, {}), "deps")
         inputs = [p for p, h in before.items() if after.get(p) != h]
         if name not in now:
-            out[name] = Verdict("not made", outs)
+            out[name] = StageVerdict("not made", outs)
         elif then == here:
-            out[name] = Verdict("identical", outs)
+            out[name] = StageVerdict("identical", outs)
         elif inputs:
-            out[name] = Verdict("follows", outs, f"its input differs: {checks.list_some(inputs)}")
+            out[name] = StageVerdict(
+                "follows", outs, f"its input differs: {checks.list_some(inputs)}"
+            )
         else:
-            out[name] = Verdict("departs", outs, "its inputs are equal, its outputs are not")
+            out[name] = StageVerdict("departs", outs, "its inputs are equal, its outputs are not")
     return out
 
 
-def flatten_leaves(value: Any, at: str = "") -> dict[str, Any]:
-    """The values in nested dicts and lists, by dotted key."""
-    if isinstance(value, (dict, list)) and value:
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {
-            k: v for key, inner in pairs for k, v in flatten_leaves(inner, f"{at}.{key}").items()
-        }
-    return {at.removeprefix("."): value}
-
-
-def find_differences(was: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def find_differences(was: MetricsFile, now: MetricsFile) -> dict[str, tuple[Any, Any]]:
     """The values that differ, then and now, by dotted key."""
-    a, b = flatten_leaves(was), flatten_leaves(now)
+    a, b = flatten(was, lists=True), flatten(now, lists=True)
     return {k: (a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)}
 
 
 def mark_consistent(
-    found: dict[str, Verdict],
+    found: dict[str, StageVerdict],
     stages: dict[str, Stage],
     elsewhere: set[str],
     judged_runs: "JudgedRuns",
@@ -99,14 +81,14 @@ class JudgedRuns:
     `processor` is the one that the runs were made on, as their manifests describe it.
     """
 
-    processor: dict[str, Any] = field(default_factory=lambda: dict(describe_processor()))
+    processor: Processor = field(default_factory=describe_processor)
     judgements: list[Judgement] = field(default_factory=list)
     exact: list[str] = field(default_factory=list)
     consistent_runs: set[str] = field(default_factory=set)
 
 
 def judge_metrics(
-    found: dict[str, Verdict], elsewhere: set[str], clone: Path, committed: dict[str, str]
+    found: dict[str, StageVerdict], elsewhere: set[str], clone: Path, committed: dict[str, str]
 ) -> JudgedRuns:
     """Judge the figures of the runs made `elsewhere` by those that metrics/runs.csv has in git."""
     runs = [
@@ -138,10 +120,10 @@ def judge_metrics(
     return JudgedRuns(judgements=judgements, exact=exact, consistent_runs=known - doubtful)
 
 
-def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
+def head_rows(run: str, clone: Path) -> list[consistency.Row]:
     """A run's figures in the clone, a row for each head as runs.csv has them."""
     metrics = json.loads((clone / METRICS.format(run)).read_text())
-    rows = []
+    rows: list[consistency.Row] = []
     for head, figures in metrics.get("heads", {}).items():
         row = {k: metrics.get(k) for k in ("experiment", "seed", "n_test")} | figures
         counts = [sum(r) for r in figures.get("confusion") or [] if sum(r)]
@@ -150,25 +132,43 @@ def head_rows(run: str, clone: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_processors(clone: Path, runs: Iterable[str]) -> dict[str, dict[str, Any]]:
+def processor_named(name: str) -> Processor:
+    """A processor of which no more than the name is known."""
+    return {
+        "architecture": "",
+        "name": name,
+        "vendor": "",
+        "family": "",
+        "model": "",
+        "stepping": "",
+        "flags": [],
+        "caches": {},
+        "libc": "",
+        "limits": {},
+        "gpus": [],
+        "same_bytes": False,
+    }
+
+
+def read_processors(clone: Path, runs: Iterable[str]) -> dict[str, Processor]:
     """The processor that each run in `clone` was made on, by its manifest; else this process's.
 
     Code from before the promise tells a name alone: then equal bytes are not promised.
     """
-    out = {}
+    out: dict[str, Processor] = {}
     for run in runs:
         try:
             processor = json.loads((clone / MANIFESTS.format(run)).read_text())["processor"]
             known = isinstance(processor, dict)
-            out[run] = processor if known else {"name": processor, "same_bytes": False}
+            out[run] = processor if known else processor_named(processor)
         except (OSError, ValueError, KeyError, TypeError):
-            out[run] = dict(describe_processor())
+            out[run] = describe_processor()
     return out
 
 
 def read_original(
     path: str, hash: str | None, cache: Cache, committed: dict[str, str]
-) -> dict[str, Any] | None:
+) -> MetricsFile | None:
     """Metrics as they were: from git or DVC's cache; None where neither has them."""
     with contextlib.suppress(ValueError):
         if path in committed:
@@ -179,13 +179,13 @@ def read_original(
 
 
 def read_from_table(
-    path: str, after: dict[str, Any], committed: dict[str, str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    path: str, after: MetricsFile, committed: dict[str, str]
+) -> tuple[MetricsFile, MetricsFile]:
     """What metrics/runs.csv tells of a run's metrics at `path`, and the same part of those `after`;
     where it tells nothing, nothing and all of them.
     """
-    was: dict[str, Any] = {}
-    here: dict[str, Any] = {}
+    was: dict[str, MetricsFile] = {}
+    here: dict[str, MetricsFile] = {}
     for row in csv.DictReader(io.StringIO(committed.get(str(RUNS_TABLE), ""))):
         now = after.get("heads", {}).get(row["head"], {})
         if METRICS.format(row["run"]) == path:
@@ -196,7 +196,7 @@ def read_from_table(
 
 
 def fill_metrics(
-    found: dict[str, Verdict], clone: Path, cache: Cache, committed: dict[str, str]
+    found: dict[str, StageVerdict], clone: Path, cache: Cache, committed: dict[str, str]
 ) -> None:
     """Fill in which metrics differ, of the stages that do."""
     for verdict in found.values():
@@ -213,8 +213,8 @@ def fill_metrics(
 
 
 def conclude(
-    findings: list[Finding], found: dict[str, Verdict], judged_runs: JudgedRuns, quick: bool
-) -> tuple[str, str]:
+    findings: list[Finding], found: dict[str, StageVerdict], judged_runs: JudgedRuns, quick: bool
+) -> tuple[ReviewVerdict, str]:
     """The verdict on the whole, and why in a sentence."""
     refusals = [f for f in findings if f.severity == "refuse"]
     bad = {n: v for n, v in found.items() if v.verdict not in ("identical", "consistent")}

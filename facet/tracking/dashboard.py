@@ -20,6 +20,8 @@ from facet.tracking import record, sync, wandb_run
 VIEW = "facet"
 CPU, MEMORY, GPU = "system.cpu", "system.proc.memory.rssMB", "system.gpu.0.gpu"
 DISK = "system.disk./.usagePercent"
+# `wandb.Api` and `Workspace.from_url` tell these too; sync.py says why the first is not asked. The
+# second reads all of a view for its id, and refuses one that W&B's app has brought to a newer form.
 VIEWER_QUERY = "query Viewer { viewer { entity } }"
 VIEW_QUERY = """query KnownView($entity: String, $project: String, $view: String) {
   project(name: $project, entityName: $entity) {

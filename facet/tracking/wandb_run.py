@@ -20,6 +20,7 @@ import numpy as np
 from facet.config import parse_run
 
 PROJECT = "facet"
+SERVER = "https://api.forge.coreweave.com"  # W&B's own default; under it `wandb login` has the key
 # Not result-changing, so not in params.yaml. Sampling and flushing often lets a run of seconds
 # show its CPU, and leaves at most a second to lose to kill -9.
 DEFAULTS = {
@@ -125,9 +126,7 @@ def runs_folder() -> Path:
 
 def server_url() -> str:
     """The W&B server's URL."""
-    url = os.environ.get("WANDB_BASE_URL") or read_settings().get(
-        "base_url", "https://api.wandb.ai"
-    )
+    url = os.environ.get("WANDB_BASE_URL") or read_settings().get("base_url", SERVER)
     return url.rstrip("/")
 
 

@@ -92,6 +92,12 @@ def test_it_says_what_differs_from_the_working_tree(folder: Path) -> None:
     assert "1 differ, 1 are the same" in output
 
 
+def test_an_experiment_may_be_called_na(folder: Path) -> None:
+    table = folder / "metrics/runs.csv"
+    table.write_text(table.read_text().replace("plain", "NA"))
+    assert "  NA pose accuracy\n    -\n    -> 0.510" in diff(folder, "--a", "old").stdout
+
+
 def test_two_commits_and_no_difference(folder: Path) -> None:
     output = diff(folder, "--a", "old", "--b", "old").stdout
     assert output.count(" 0 differ") == 3

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from facet.datasets.prepared import PreparedData, SplitData, save_prepared
 from facet.errors import InputError
 from facet.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.report import page
+from facet.report.results import read_rows
 from facet.storage import save_pickle, write_json
 from facet.tracking import records
 from stages import compare, evaluate
@@ -259,6 +261,35 @@ def test_a_part_of_the_grid_and_results_that_have_changed_since(grid: Path) -> N
     assert metrics["experiment"] == "plain"
     assert "Older than the results of plain below" in words(html())
     assert (grid / "metrics/comparisons.json").read_text() == compare_old
+
+
+def test_a_training_that_diverged_leaves_a_gap(grid: Path) -> None:
+    file = grid / "data/runs/plain-1/history.csv"
+    file.write_text(re.sub(r"\n2,[^,]*", "\n2,nan", file.read_text()))
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} in the page's JSON, which no browser reads")
+
+    text = re.search(r'id="content">(.*?)</script>', html(), re.S)[1]  # type: ignore[index]
+    charts = json.loads(text, parse_constant=refuse)["charts"].values()
+    (loss,) = (c for c in charts if c["title"] == "faces: loss")
+    points = {
+        (p["experiment"], p["part"], p["epoch"]): p["mean"] for p in loss["spec"]["data"]["values"]
+    }
+    assert points["plain", "training", 1] == pytest.approx(0.605)
+    assert points["plain", "training", 2] is None
+    assert points["dropped", "training", 2] == pytest.approx(0.705)
+
+
+def test_only_an_empty_cell_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text(
+        "run,dataset,experiment,head,verdict,wandb_id,md5,seed,accuracy,balanced_accuracy,chance,"
+        "balanced_chance\nNA-0,null,NA,nan,not applicable,,x,0,,,,\n"
+    )
+    (row,) = read_rows(tmp_path / "runs.csv").to_dict("records")
+    assert (row["experiment"], row["dataset"], row["head"]) == ("NA", "null", "nan")
+    assert row["wandb_id"] == ""
+    assert math.isnan(row["accuracy"])
 
 
 def test_a_clone_that_has_pulled_nothing_still_shows_the_figures(grid: Path) -> None:

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from facet.errors import InputError
+from facet.formats import Judgement, Review, StageVerdict
 from facet.review import checks
-from facet.review.verdict import JudgedRuns, Verdict, judge_stages, mark_consistent
+from facet.review.verdict import JudgedRuns, judge_stages, mark_consistent
 from facet.storage import md5
 from facet.tracking.provenance import describe_processor
 from tests.helpers import ROOT, Project
+from tests.test_formats import check
 
 MODEL, FIGURES = "data/runs/a-0", "metrics/runs/a-0.json"
 # A project of the same shape as this one, its stages a few lines each.
@@ -180,6 +183,7 @@ def test_the_projects_own_result_comes_out(project: Project) -> None:
     result.commit()
     result.made()
     review, output = result.review(fails=False)
+    check(Review, review)
     assert (review["verdict"], review["findings"]) == ("holds", [])
     assert "7 of 7 stages came out identical" in output
     assert set(came_out(review).values()) == {"identical"}
@@ -313,6 +317,8 @@ def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_tra
     shutil.rmtree(toy.folder / "metrics/manifests")  # of which the author hands nothing over
     review, output = toy.review(fails=False)
     assert review["verdict"] == "consistent"
+    for judgement in review["judgements"]:
+        check(Judgement, judgement)
     assert "1 of 18 stages came out identical; equal bytes are not promised here" in output
     assert set(came_out(review).values()) == {"identical", "consistent"}
     judgements = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
@@ -410,6 +416,19 @@ def test_a_newer_numpy(toy: Toy) -> None:
     assert refusals(toy.review()[0]) == [("numpy", f"{ours} in {sys.prefix}, not 99.1")]
 
 
+def test_names_and_versions_of_packages_are_compared_as_pip_does() -> None:
+    pins = checks.read_pins(
+        "# made by hand\nPyYAML_x.y==1.0 \\\n    --hash=sha256:0\n"
+        "old==2 ; python_version < '3'\nmoto[s3]==5.1  # for tests\n--prefer-binary\n"
+    )
+    assert pins == {"pyyaml-x-y": "1.0", "moto": "5.1"}
+    assert checks.check_packages({"pyyaml-x-y": "1.0.0", "moto": "5.1"}, pins, "env") == []
+    found = checks.check_packages({"pyyaml-x-y": "1.0+cpu"}, pins, "env")
+    assert [f.what for f in found] == ["1.0+cpu in env, not 1.0", "none in env, not 5.1"]
+    with pytest.raises(InputError, match=r"requirements.lock: numpy>=2: pins no version"):
+        checks.read_pins("numpy>=2\n")
+
+
 def test_a_deleted_object_in_the_remote(toy: Toy) -> None:
     remote = toy.folder.parent / "remote"
     toy.run("dvc", "remote", "add", "-q", "-d", "store", str(remote))
@@ -499,5 +518,5 @@ def test_a_stage_is_consistent_if_all_runs_that_it_leads_to_are() -> None:
     assert judge({"a-0"}, {"a-0"}) == ["consistent"] * 2
     assert judge({"a-0"}, set()) == ["departs", "follows"]
     assert judge(set(), {"a-0"}) == ["departs", "follows"]
-    missing = Verdict("not made", {"data/runs/a-0": ("1", None)})
+    missing = StageVerdict("not made", {"data/runs/a-0": ("1", None)})
     assert judge_stages(was, {}, ["train@a-0"])["train@a-0"] == missing

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from wandb.sdk.lib import wbauth
 
-from facet.tracking import records
+import wandb
+from facet.errors import InputError
+from facet.tracking import records, sync, wandb_run
 from tests.helpers import KEY, ROOT, Project, wandb_environment
 from tests.tracking.server import Server, check_received, serving
 from tests.tracking.test_wandb_run import RUN, track
@@ -175,6 +178,25 @@ def test_a_key_that_expired_and_a_server_that_is_not_there_are_said_in_a_line(
     assert "Traceback" not in done.stderr
     done = make(tmp_path, "http://127.0.0.1:9")
     assert done.stderr == "sync: http://127.0.0.1:9: cannot be reached; try again later\n"
+
+
+def test_the_key_is_the_one_that_wandb_login_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    assert wandb_run.server_url() == wandb.Settings().base_url
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example:8443")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(InputError, match=r"wandb.example:8443: no key for it; run `wandb login`"):
+        sync.api_key()
+    wbauth.write_netrc_auth(host="https://wandb.example:8443", api_key=KEY)
+    assert sync.api_key() == KEY
+    (tmp_path / "netrc").write_text("machine wandb.example:8443 login user password short\n")
+    with pytest.raises(InputError, match=r"8443: .*; log in again: wandb login --relogin"):
+        sync.api_key()
 
 
 def test_a_file_that_is_gone_holds_its_run_back_and_is_named(
