@@ -27,9 +27,8 @@ from facet.storage import read_json
 COURSE_SCRIPT = """
 import sys
 import numpy as np
-from facet.storage import load_pickle
 import keras
-X = load_pickle("data/faces/normalised.pkl")["X_train"]
+X = np.load("data/faces/normalised/X_train.npy").astype("float32") / 255
 change = keras.Sequential([
     keras.layers.RandomRotation(0.02), keras.layers.RandomTranslation(0.06, 0.06),
     keras.layers.RandomZoom(0.08), keras.layers.RandomFlip("horizontal")])

@@ -35,19 +35,10 @@ class RawManifest(TypedDict):
     left_out: Annotated[list[str], "files of the source that are of no known kind"]
 
 
-class Items(TypedDict):
-    """A data set's items, decoded; images of one shape are stacked."""
+class ItemsInfo(TypedDict):
+    """What the arrays of a data set's items are."""
 
-    names: Annotated[np.ndarray, "(N,) strings: the file's path, FILE:ROW for a table"]
-    columns: Annotated[dict[str, np.ndarray], "a table's columns, (N,) float64 or strings"]
-    pixels: Annotated[
-        NotRequired[dict[str, np.ndarray]],
-        "by shape, HEIGHTxWIDTH[xCHANNELS]: uint8, n x height x width[ x channels]",
-    ]
-    rows: Annotated[
-        NotRequired[dict[str, np.ndarray]], "by shape: (n,) int64, the places in `names`"
-    ]
-    own: Annotated[NotRequired[np.ndarray], "(N,) strings, train or test: the data's own split"]
+    columns: Annotated[list[str], "names of the columns, in the order of column_0, column_1, ..."]
 
 
 class SplitInfo(TypedDict):
@@ -379,11 +370,8 @@ class Review:
 # Where each lies, and in what form.
 FILES: dict[str, tuple[str, Any]] = {
     "data/DATASET/raw/manifest.json": ("JSON", RawManifest),
-    "data/DATASET/pickled.pkl": ("pickle", Items),
-    "`about` in data/DATASET/normalised.pkl and data/augmented/EXPERIMENT.pkl": (
-        "pickle",
-        DataInfo,
-    ),
+    "data/DATASET/pickled/about.json": ("JSON", ItemsInfo),
+    "about.json in data/DATASET/normalised/ and data/augmented/EXPERIMENT/": ("JSON", DataInfo),
     "data/runs/RUN/model.json": ("JSON", ModelInfo),
     "metrics/runs/RUN.json": ("JSON", RunMetrics),
     "metrics/runs.csv": ("CSV, a row for each run and head", RunRow),
@@ -401,14 +389,26 @@ INTRODUCTION = """# Files
 What is in each file that the project writes. Written by `facet formats` from the types in
 `facet/formats.py`; `tests/test_formats.py` compares it with them, and them with files.
 
-Arrays lie in plain pickles, read by `facet.storage.load_pickle` alone, which admits arrays,
-numbers, strings, lists and mappings and nothing that could run:
+Data sets are folders of `.npy` files without Python objects, one for each array. In a notebook,
+one line opens such a folder as a mapping of memory maps, `{"X_train": ..., ...}`:
 
-- `data/DATASET/normalised.pkl`, `data/augmented/EXPERIMENT.pkl`: `X_SPLIT` (SPLIT is train,
-  validation or test) float32, N x height x width x channels in 0-1, or N x columns standardised;
-  `y_SPLIT_HEAD` (N,) int64, an index into `classes_HEAD`; `names_SPLIT`, `groups_SPLIT` (N,)
-  strings; `about`, below. The augmented one has `copy_train`, (N,) int64, 0 for the untouched
-  items. With a list as split.seed such a mapping for each seed, under `splits`.
+```
+{p.stem: numpy.load(p, mmap_mode="r") for p in Path("data/faces/normalised").glob("*.npy")}
+```
+
+- `data/DATASET/pickled/`: `names` (N,) strings, the file's path, or FILE:ROW for a table;
+  `column_0`, `column_1`, ... (N,) float64 or strings; for images `shapes` (N, 3) int64, height,
+  width and channels, and `pixels` (bytes,) uint8, all images one after the other; `own` (N,)
+  strings, train or test, where the data have a split of their own.
+- `data/DATASET/normalised/`, `data/augmented/EXPERIMENT/`: `X_SPLIT` (SPLIT is train, validation or
+  test), images as uint8, N x height x width x channels, or readings as float32, N x columns,
+  standardised; `y_SPLIT_HEAD` (N,) int64, an index into `classes_HEAD`, strings; `names_SPLIT`,
+  `groups_SPLIT` (N,) strings. The augmented one has `copy_train`, (N,) int64, 0 for the untouched
+  items. With a list as split.seed there is such a folder for each seed: `0/`, `1/`, ...
+
+What else holds arrays is a plain pickle, read by `facet.storage.load_pickle` alone, which admits
+arrays, numbers, strings, lists and mappings and nothing that could run:
+
 - `data/runs/RUN/predictions.pkl`: `HEAD_SPLIT` float32, N x classes, probabilities; `HEAD_truth`
   (N,) int64, `names_test`, `groups_test` (N,) strings, of the test items.
 - `.ckpt/IDENTITY/state.pkl`: `variables`, the arrays of weights and optimiser, and `history`.
@@ -424,7 +424,7 @@ def describe_formats() -> str:
     named: list[Any] = []
     lines = [INTRODUCTION]
     for path, (form, kind) in FILES.items():
-        title = path if "`" in path else f"`{path}`"
+        title = path if " " in path else f"`{path}`"
         lines += [f"### {title}", "", f"{form}. {kind.__doc__}", "", *_describe_keys(kind, named)]
     for kind in named:  # grows meanwhile
         lines += [f"### {kind.__name__}", "", kind.__doc__, "", *_describe_keys(kind, named)]

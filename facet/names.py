@@ -24,8 +24,8 @@ PACKAGES_FILE = Path("requirements.lock")
 
 # --- outputs of stages; {} is a data set, an experiment or a run -------------------------------
 
-RAW, PICKLED, NORMALISED = "data/{}/raw", "data/{}/pickled.pkl", "data/{}/normalised.pkl"
-AUGMENTED, RUN, EVALUATION = "data/augmented/{}.pkl", "data/runs/{}", "data/evaluations/{}"
+RAW, PICKLED, NORMALISED = "data/{}/raw", "data/{}/pickled", "data/{}/normalised"
+AUGMENTED, RUN, EVALUATION = "data/augmented/{}", "data/runs/{}", "data/evaluations/{}"
 METRICS, COSTS = "metrics/runs/{}.json", "metrics/costs/{}.json"
 MANIFESTS = "metrics/manifests/{}.json"
 METRICS_FOLDER = Path("metrics")

@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+# How many cores a stage may use: the grid, which runs several, says so.
+CORES_VARIABLE = "FACET_CORES"
 NEEDED = frozenset({"avx2", "fma"})
 # oneDNN, numpy and OpenBLAS each bring kernels for several generations of processors, which sum
 # in different orders. AVX2 is the newest that every processor on the promise's list has.
@@ -21,10 +23,11 @@ LIMITS = {
     # half the time with it, and softmax differs between processors without it.
     "TF_ENABLE_ONEDNN_OPTS": "1",
 }
+AVX512_LIMITS = {"OPENCV_CPU_DISABLE": "AVX512-SKX"}
 
 
 def limit_instructions() -> None:
-    """Hold oneDNN, numpy and OpenBLAS to AVX2, whatever more this processor has.
+    """Hold oneDNN, numpy, OpenBLAS and OpenCV to AVX2, whatever more this processor has.
 
     Sets environment variables of this process, which the libraries read when they are imported; so
     it comes before they are. Does nothing on a processor that has no AVX2: their kernels for it
@@ -32,6 +35,14 @@ def limit_instructions() -> None:
     """
     if same_bytes():
         os.environ.update(LIMITS)
+        # OpenCV complains of the name of what a processor does not have.
+        if "avx512f" in cpu_fields().get("flags", "").split():
+            os.environ.update(AVX512_LIMITS)
+
+
+def usable_cores() -> int:
+    """The cores that this process may keep busy; no result depends on their number."""
+    return int(os.environ.get(CORES_VARIABLE) or len(os.sched_getaffinity(0)))
 
 
 def same_bytes() -> bool:

@@ -44,6 +44,14 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_sha256(folder: str | Path) -> str:
+    """SHA-256 of a folder's files, their names included, hexadecimal."""
+    whole = hashlib.sha256()
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+        whole.update(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
+    return whole.hexdigest()
+
+
 def save_pickle(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a dict of plain things as a pickle whose bytes depend on its content alone.
 

@@ -9,16 +9,16 @@ from facet.process import run_stage
 
 
 def main(experiment: str) -> None:
-    """Make data/augmented/EXPERIMENT.pkl from its data set's normalised.pkl."""
+    """Make data/augmented/EXPERIMENT of data/DATASET/normalised."""
     (dataset,) = get_params(f"experiments.{experiment}.dataset")
     (config,) = get_params(f"datasets.{dataset}.augment")
     how = config.of_experiment(experiment)
     data = load_prepared(NORMALISED.format(dataset))
     try:
         augmented = [augment(one, how) for one in data]
+        save_prepared(AUGMENTED.format(experiment), augmented)
     except InputError as e:
         raise InputError(f"{experiment}: {e}") from None
-    save_prepared(AUGMENTED.format(experiment), augmented)
     n = len(augmented[0].splits["train"])
     print(f"{experiment}: {n} training items, made of {n // how.copies}")
 

@@ -1,19 +1,28 @@
-"""Decode a data set's raw files once, into one file of plain arrays."""
+"""Decode a data set's raw files once, into plain arrays."""
 
 from pathlib import Path
 
+import numpy as np
+
 from facet.datasets.decode import decode_items
+from facet.datasets.items import save_items
 from facet.names import PICKLED, RAW
 from facet.process import run_stage
-from facet.storage import save_pickle
+from facet.storage import atomic_write
 
 
 def main(dataset: str) -> None:
-    """Decode data/DATASET/raw into data/DATASET/pickled.pkl."""
-    items = decode_items(Path(RAW.format(dataset)))
-    save_pickle(PICKLED.format(dataset), items)
-    shapes = ", ".join(f"{len(v)} of {k}" for k, v in items.get("pixels", {}).items())
-    print(f"{dataset}: {len(items['names'])} items" + (f", {shapes}" if shapes else ""))
+    """Decode data/DATASET/raw into data/DATASET/pickled."""
+    with atomic_write(PICKLED.format(dataset)) as folder:
+        folder.mkdir()
+        items = decode_items(Path(RAW.format(dataset)), folder / "pixels.npy")
+        save_items(folder, items)
+    sizes = ""
+    if items.images:
+        shapes, counts = np.unique(items.images.shapes, axis=0, return_counts=True)
+        each = zip(shapes.tolist(), counts.tolist(), strict=True)
+        sizes = ", " + ", ".join(f"{n} of {w}x{h}x{c}" for (h, w, c), n in sorted(each)[:9])
+    print(f"{dataset}: {len(items)} items{sizes}")
 
 
 if __name__ == "__main__":

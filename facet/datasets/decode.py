@@ -1,17 +1,21 @@
-"""Decode a data set's raw files once, into one file of plain arrays."""
+"""Decode a data set's raw files once, into plain arrays."""
 
+import math
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from facet.arrays import CHUNK_BYTES, PixelFile, load_array, map_ahead
+from facet.datasets.items import Images, Items
 from facet.errors import InputError
-from facet.formats import Items
 from facet.names import IMAGE_SUFFIXES, RAW_INDEX, RAW_MANIFEST
+from facet.processor import usable_cores
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA")
 MAX_PIXELS = 50_000_000
@@ -42,56 +46,79 @@ def decode_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {reason}; repair it or take it out of the source") from None
 
 
-def decode_images(folder: Path, paths: list[Path]) -> Items:
-    """Names and pixels of images, the images of one shape stacked.
-
-    `pixels` maps HEIGHTxWIDTH[xCHANNELS] to uint8 arrays (n, height, width[, channels]), `rows`
-    the same keys to int64 places in `names`.
-    """
-    with ThreadPoolExecutor(2) as pool:
-        decoded = list(
-            tqdm(pool.map(decode_image, paths), "pickle", len(paths), unit="image", delay=1)
-        )
-    shapes: dict[str, list[int]] = {}
-    for row, pixels in enumerate(decoded):
-        shapes.setdefault("x".join(map(str, pixels.shape)), []).append(row)
-    return {
-        "names": np.array([p.relative_to(folder).as_posix() for p in paths]),
-        "columns": {},
-        "pixels": {k: np.stack([decoded[r] for r in rows]) for k, rows in shapes.items()},
-        "rows": {k: np.array(rows, "int64") for k, rows in shapes.items()},
-    }
+def decode_images(folder: Path, paths: list[Path], pixels: Path) -> Items:
+    """Images of all sizes, decoded on all cores, their pixels in the file `pixels`."""
+    shapes = []
+    file = PixelFile(pixels)
+    decoded = map_ahead(decode_image, paths, usable_cores())
+    for image in tqdm(decoded, "pickle", len(paths), unit="image", delay=1):
+        file.append(image)
+        shapes.append((*image.shape, 1)[:3])
+    file.close()
+    names = np.array([p.relative_to(folder).as_posix() for p in paths])
+    return Items(names, {}, Images(load_array(pixels), np.array(shapes, "int64")))
 
 
-def read_arrays(path: Path) -> Items:
+def read_arrays(path: Path, pixels: Path) -> Items:
     """Images and labels in the layout of Keras's mnist.npz, with its own split.
 
-    The label is column `y`; `own` says train or test.
+    The label is column `y`; `own` says train or test. The images go into the file `pixels` chunk by
+    chunk.
     """
+    file = PixelFile(pixels)
+    counts, shapes, labels = {}, [], []
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x = {part: file[f"x_{part}"] for part in ("train", "test")}
-            y = {part: file[f"y_{part}"] for part in ("train", "test")}
+        with zipfile.ZipFile(path) as members:
+            for part in ("train", "test"):
+                with members.open(f"x_{part}.npy") as member:
+                    shape = _read_header(member, f"{path}: x_{part}")
+                    shapes.append(shape[1:])
+                    left = math.prod(shape)
+                    while left:
+                        content = member.read(min(left, CHUNK_BYTES))
+                        if not content:
+                            raise EOFError(f"x_{part} is cut off")
+                        file.append(np.frombuffer(content, "uint8"))
+                        left -= len(content)
+                counts[part] = shape[0]
+        with np.load(path, allow_pickle=False) as arrays:
+            labels = [arrays[f"y_{part}"] for part in counts]
     except KeyError as e:
-        raise InputError(f"{path}: {e.args[0]}; needs x_train, y_train, x_test, y_test") from None
+        missing = str(e.args[0]).split("'")[1] if "'" in str(e.args[0]) else str(e.args[0])
+        raise InputError(
+            f"{path}: {missing.removesuffix('.npy')}; needs x_train, y_train, x_test, y_test"
+        ) from None
+    except InputError:
+        raise
     except Exception as e:
         raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
-    for part, pixels in x.items():
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[0] == 0:
-            raise InputError(f"{path}: x_{part} must be uint8, items x height x width[ x channels]")
-        if y[part].shape != (len(pixels),):
+    file.close()
+    for part, y in zip(counts, labels, strict=True):
+        if y.shape != (counts[part],):
             raise InputError(f"{path}: y_{part} has not one label for each of x_{part}")
-    if x["train"].shape[1:] != x["test"].shape[1:]:
+    if shapes[0] != shapes[1]:
         raise InputError(f"{path}: x_train and x_test differ in shape")
-    names = [f"{part}/{i:05d}" for part in x for i in range(len(x[part]))]
-    pixels = np.concatenate([x["train"], x["test"]])
-    return {
-        "names": np.array(names),
-        "columns": {"y": np.concatenate([y["train"], y["test"]]).astype(str)},
-        "own": np.repeat(["train", "test"], [len(x["train"]), len(x["test"])]),
-        "pixels": {"x".join(map(str, pixels.shape[1:])): pixels},
-        "rows": {"x".join(map(str, pixels.shape[1:])): np.arange(len(pixels))},
-    }
+    names = [f"{part}/{i:05d}" for part, n in counts.items() for i in range(n)]
+    each = np.tile(np.array([(*shapes[0], 1)[:3]], "int64"), (len(names), 1))
+    return Items(
+        np.array(names),
+        {"y": np.concatenate(labels).astype(str)},
+        Images(load_array(pixels), each),
+        np.repeat(["train", "test"], list(counts.values())),
+    )
+
+
+def _read_header(file: IO[bytes], what: str) -> tuple[int, ...]:
+    """The shape of an .npy file of images, read up to its first pixel."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read(file)
+    if fortran or dtype != np.uint8 or len(shape) not in (3, 4) or shape[0] == 0:
+        raise InputError(f"{what} must be uint8, items x height x width[ x channels]")
+    return shape
 
 
 def read_tables(paths: list[Path]) -> Items:
@@ -120,26 +147,28 @@ def read_tables(paths: list[Path]) -> Items:
         raise InputError(f"{paths[0].parent}: the tables' columns differ")
     whole = pd.concat(frames, ignore_index=True)
     names = whole.pop("file") + ":" + whole.pop("row").astype(str)
-    return {
-        "names": names.to_numpy(str),
-        "columns": {
+    return Items(
+        names.to_numpy(str),
+        {
             str(c): whole[c].to_numpy("float64" if pd.api.types.is_numeric_dtype(whole[c]) else str)
             for c in whole
         },
-    }
+    )
 
 
-def decode_items(folder: Path) -> Items:
-    """All items of a raw folder, of whichever kind it holds: images, arrays or tables."""
+def decode_items(folder: Path, pixels: Path) -> Items:
+    """All items of a raw folder, of whichever kind it holds: images, arrays or tables.
+
+    Images' pixels go into the file `pixels`, of which the items have a memory map.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if p.name not in (RAW_INDEX, RAW_MANIFEST)]
     pictures = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     if pictures:
-        return decode_images(
-            folder / "images" if (folder / "images").is_dir() else folder, pictures
-        )
+        home = folder / "images" if (folder / "images").is_dir() else folder
+        return decode_images(home, pictures, pixels)
     if len(files) == 1 and files[0].suffix == ".npz":
-        return read_arrays(files[0])
+        return read_arrays(files[0], pixels)
     if files and {p.suffix for p in files} == {".csv"}:
         return read_tables(files)
     raise InputError(f"{folder}: holds neither images, nor one .npz, nor .csv tables alone")

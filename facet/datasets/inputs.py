@@ -1,14 +1,18 @@
 """Bring inputs to one size: images decoded to one mode, tables to their columns."""
 
 import hashlib
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
+from facet.arrays import CHUNK_ITEMS, Chunks, map_ahead
 from facet.config import Dataset, Operation, Read
+from facet.datasets.items import Items
 from facet.errors import InputError
-from facet.formats import Items
+from facet.processor import usable_cores
 
 FILTERS = {
     "blur": ImageFilter.BLUR,
@@ -67,46 +71,54 @@ def apply_operation(image: Image.Image, operation: Operation, name: str) -> Imag
     return spread_pixels(image, operation.spread or 1, name)
 
 
-def middle_size(items: Items) -> tuple[int, int]:
-    """The size, (width, height), in the middle of those present, by area."""
-    sizes = {(k.split("x")[1], k.split("x")[0]) for k in items["pixels"]}
-    ordered = sorted(((int(w), int(h)) for w, h in sizes), key=lambda s: (s[0] * s[1], s))
-    return ordered[(len(ordered) - 1) // 2]
+def middle_size(shapes: np.ndarray) -> tuple[int, int]:
+    """The size, (width, height), in the middle of those present, by area; `shapes` (N, 3)."""
+    sizes = sorted(
+        {(w, h) for h, w in np.unique(shapes[:, :2], axis=0).tolist()},
+        key=lambda size: (size[0] * size[1], size),
+    )
+    return sizes[(len(sizes) - 1) // 2]
 
 
-def make_images(items: Items, size: tuple[int, int], read: Read) -> np.ndarray:
-    """All images as uint8, N x height x width x channels (1 for grey, 3 for RGB), Lanczos."""
+def prepare_image(pixels: np.ndarray, size: tuple[int, int], read: Read, name: str) -> np.ndarray:
+    """One image, decoded, as uint8, height x width x channels (1 for grey, 3 for RGB), Lanczos."""
     width, height = size
-    out = np.empty((len(items["names"]), height, width, len(read.mode)), "uint8")
-    names = items["names"].tolist()
-    for key, rows in items["rows"].items():
-        shape = key.split("x")
-        mode = CHANNEL_MODES[int(shape[2])] if len(shape) == 3 else "L"
-        if not read.operations and mode == read.mode and shape[:2] == [str(height), str(width)]:
-            out[rows] = items["pixels"][key].reshape(len(rows), height, width, -1)
-            continue
-        for row, pixels in tqdm(
-            zip(rows, items["pixels"][key], strict=True),
-            "normalise",
-            len(rows),
-            unit="image",
-            delay=1,
-        ):
-            image = convert_mode(Image.fromarray(pixels), read.mode, read.alpha, names[row])
-            for operation in read.operations:
-                image = apply_operation(image, operation, names[row])
-            if image.size != size:
-                image = image.resize(size, Image.Resampling.LANCZOS)
-            out[row] = np.asarray(image).reshape(height, width, -1)
-    return out
+    mode = CHANNEL_MODES[pixels.shape[2]] if pixels.ndim == 3 else "L"
+    if read.operations or mode != read.mode or pixels.shape[:2] != (height, width):
+        image = convert_mode(Image.fromarray(pixels), read.mode, read.alpha, name)
+        for operation in read.operations:
+            image = apply_operation(image, operation, name)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        pixels = np.asarray(image)
+    return pixels.reshape(height, width, -1)
+
+
+def prepare_images(items: Items, rows: np.ndarray, size: tuple[int, int], read: Read) -> Chunks:
+    """The images of `rows` as `prepare_image` makes them, N x height x width x channels uint8."""
+    images, names = items.images, items.names
+    assert images is not None
+
+    def prepare(row: int) -> np.ndarray:
+        return prepare_image(images[row], size, read, str(names[row]))
+
+    def make() -> Iterator[np.ndarray]:
+        made = map_ahead(prepare, rows.tolist(), usable_cores())
+        bar = iter(tqdm(made, "normalise", len(rows), unit="image", delay=1))
+        while chunk := list(itertools.islice(bar, CHUNK_ITEMS)):
+            yield np.stack(chunk)
+
+    width, height = size
+    return Chunks((len(rows), height, width, len(read.mode)), "uint8", make)
 
 
 def read_columns(items: Items, spec: Dataset) -> tuple[list[str], np.ndarray]:
     """The names of a table's readings and the readings, N x columns float64."""
     used = {h.column for h in spec.heads.values()} | {f for g in spec.group.values() for f in g}
-    chosen = [c for c in items["columns"] if c not in used and c not in spec.read.ignore]
+    # By name, so that the order in a file makes no difference.
+    chosen = sorted(c for c in items.columns if c not in used and c not in spec.read.ignore)
     for c in chosen:
-        values = items["columns"][c]
+        values = items.columns[c]
         if values.dtype.kind != "f":
             raise InputError(
                 f"column {c} holds text ({values[0]}); name it in heads, group or read.ignore"
@@ -117,4 +129,4 @@ def read_columns(items: Items, spec: Dataset) -> tuple[list[str], np.ndarray]:
             )
     if not chosen:
         raise InputError("the table has no column left for readings")
-    return chosen, np.stack([items["columns"][c] for c in chosen], 1)
+    return chosen, np.stack([items.columns[c] for c in chosen], 1)

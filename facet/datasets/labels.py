@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from facet.config import Head, Read, suggest
+from facet.datasets.items import Items
 from facet.errors import InputError
-from facet.formats import Items
 
 
 def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
@@ -15,7 +15,7 @@ def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     The parts of image names, split at `_`; columns; constants by file. Raises InputError for a name
     that has not the parts.
     """
-    names, found = items["names"], dict(items["columns"])
+    names, found = items.names, dict(items.columns)
     if read.parts:
         fewest, most = len(read.parts), len(read.parts) + len(read.optional_parts)
         split = [PurePosixPath(n).stem.split("_") for n in names.tolist()]

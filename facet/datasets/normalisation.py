@@ -2,33 +2,36 @@
 
 import numpy as np
 
+from facet.arrays import Chunks
 from facet.config import Dataset
-from facet.datasets.inputs import make_images, middle_size, read_columns
+from facet.datasets.inputs import middle_size, prepare_images, read_columns
+from facet.datasets.items import Items
 from facet.datasets.labels import make_labels, read_fields
 from facet.datasets.prepared import PreparedData, SplitData
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.errors import InputError
-from facet.formats import InputInfo, Items
+from facet.formats import InputInfo
 from facet.names import SPLITS
 
 
 def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
     """A data set ready to learn from, once for each of split.seed.
 
-    Images become fractions of 255, a table's readings are standardised by mean and deviation of
-    the training split. Raises InputError where data and `spec` do not fit each other.
+    Images are brought to one size and mode, chunk by chunk as they are asked for; a table's
+    readings are standardised by mean and deviation of the training split. Raises InputError where
+    data and `spec` do not fit each other.
     """
     fields = read_fields(items, spec.read)
     labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
     label_matrix = np.stack([y for _, y in labels.values()], 1)
-    if is_images := "pixels" in items:
+    if items.images:
         if spec.size is None:
             raise InputError(
                 f"datasets.{name}.size: null, but the data are images; "
                 "give [width, height] or middle"
             )
-        size = middle_size(items) if spec.size == "middle" else spec.size
-        X, readings = make_images(items, size, spec.read), None
+        size = middle_size(items.images.shapes) if spec.size == "middle" else spec.size
+        readings = None
         preparation: InputInfo = {
             "size": list(size),
             "mode": spec.read.mode,
@@ -36,8 +39,8 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
             "operations": [o.model_dump(exclude_none=True) for o in spec.read.operations],
         }
     else:
-        chosen, X = read_columns(items, spec)
-        readings, preparation = X, {"columns": chosen}
+        chosen, readings = read_columns(items, spec)
+        preparation = {"columns": chosen}
     hashes = content_hashes(items, readings)
     made = []
     seeds = spec.split.seed if isinstance(spec.split.seed, list) else [spec.split.seed]
@@ -54,20 +57,22 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
         )
         check_splits(splits, groups, hashes, spec.split.by)
         inputs = preparation.copy()
-        if not is_images:
-            mean, deviation = X[splits == "train"].mean(0), X[splits == "train"].std(0)
+        if readings is not None:
+            training = readings[splits == "train"]
+            mean, deviation = training.mean(0), training.std(0)
             deviation = np.where(deviation > 0, deviation, 1.0)
             inputs |= {"mean": mean.tolist(), "spread": deviation.tolist()}
         of_split = {}
         for split in SPLITS:
             rows = np.flatnonzero(splits == split)
-            rows = rows[np.argsort(items["names"][rows], kind="stable")]
-            if is_images:
-                scaled = X[rows].astype("float32") / np.float32(255)
+            rows = rows[np.argsort(items.names[rows], kind="stable")]
+            X: np.ndarray | Chunks
+            if readings is None:
+                X = prepare_images(items, rows, size, spec.read)
             else:
-                scaled = ((X[rows] - mean) / deviation).astype("float32")
+                X = ((readings[rows] - mean) / deviation).astype("float32")
             y = {h: indices[rows] for h, (_, indices) in labels.items()}
-            of_split[split] = SplitData(scaled, y, items["names"][rows], groups[rows])
+            of_split[split] = SplitData(X, y, items.names[rows], groups[rows])
         made.append(
             PreparedData(
                 about={

@@ -1,23 +1,24 @@
-"""A data set ready to learn from: what `normalise` and `augment` make, in memory and in a file."""
+"""A data set ready to learn from, as `normalise` and `augment` make it, and its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from facet.arrays import Chunks, load_array, save_array
 from facet.formats import DataInfo
 from facet.names import SPLITS
-from facet.storage import load_pickle, save_pickle
+from facet.storage import atomic_write, read_json, write_json
 
 
 @dataclass(frozen=True)
 class SplitData:
     """The items of one split, N of them."""
 
-    X: np.ndarray
-    """Inputs, float32: N x height x width x channels in 0-1, or N x columns standardised."""
+    X: np.ndarray | Chunks
+    """Inputs: images uint8, N x height x width x channels, or readings float32, N x columns,
+    standardised. A memory map, or, before it is saved, made chunk by chunk."""
     y: dict[str, np.ndarray]
     """By head: (N,) int64, an index into the head's classes."""
     names: np.ndarray
@@ -36,6 +37,16 @@ class SplitData:
         """The rows of the items as they came, (n,) int64."""
         return np.arange(len(self)) if self.copies is None else np.flatnonzero(self.copies == 0)
 
+    def read(self, rows: "np.ndarray | slice | np.intp") -> np.ndarray:
+        """The inputs of these rows, as they are stored; only once they are."""
+        assert isinstance(self.X, np.ndarray)
+        return self.X[rows]
+
+    def scale(self, rows: "np.ndarray | slice") -> np.ndarray:
+        """What a network is given for these rows: float32, images in 0-1."""
+        X = self.read(rows)
+        return X.astype("float32") / np.float32(255) if X.dtype == np.uint8 else X
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -48,16 +59,21 @@ class PreparedData:
     """train, validation and test."""
 
 
-def save_prepared(path: str | Path, data: Sequence[PreparedData]) -> None:
-    """Write one data set, or several splits of it: those are a list under `splits`."""
-    contents = [_to_mapping(one) for one in data]
-    save_pickle(path, contents[0] if len(contents) == 1 else {"splits": contents})
+def save_prepared(folder: str | Path, data: Sequence[PreparedData]) -> None:
+    """Write a data set into a folder, a file for each array; several splits in folders 0, 1, ..."""
+    with atomic_write(folder) as aside:
+        for number, one in enumerate(data):
+            place = aside / str(number) if len(data) > 1 else aside
+            place.mkdir(parents=True)
+            _save_one(place, one)
 
 
-def load_prepared(path: str | Path) -> list[PreparedData]:
-    """What `save_prepared` wrote. Raises InputError for any other file."""
-    content = load_pickle(path)
-    return [_from_mapping(one) for one in content.get("splits", [content])]
+def load_prepared(folder: str | Path) -> list[PreparedData]:
+    """What `save_prepared` wrote, as memory maps. Raises InputError for anything else."""
+    folder, several = Path(folder), list[PreparedData]()
+    while (place := folder / str(len(several))).is_dir():
+        several.append(_load_one(place))
+    return several or [_load_one(folder)]
 
 
 def select_split(data: Sequence[PreparedData], seed: int) -> PreparedData:
@@ -69,31 +85,31 @@ def select_split(data: Sequence[PreparedData], seed: int) -> PreparedData:
     return data[seed % len(data)]
 
 
-def _to_mapping(data: PreparedData) -> dict[str, Any]:
-    content: dict[str, Any] = {"about": data.about}
-    content |= {f"classes_{h}": classes for h, classes in data.classes.items()}
+def _save_one(folder: Path, data: PreparedData) -> None:
+    write_json(folder / "about.json", data.about)
+    for head, classes in data.classes.items():
+        save_array(folder / f"classes_{head}.npy", classes)
     for split, items in data.splits.items():
-        content |= {f"X_{split}": items.X, f"names_{split}": items.names}
-        content |= {f"groups_{split}": items.groups}
-        content |= {f"y_{split}_{h}": y for h, y in items.y.items()}
+        save_array(folder / f"X_{split}.npy", items.X)
+        save_array(folder / f"names_{split}.npy", items.names)
+        save_array(folder / f"groups_{split}.npy", items.groups)
+        for head, y in items.y.items():
+            save_array(folder / f"y_{split}_{head}.npy", y)
         if items.copies is not None:
-            content[f"copy_{split}"] = items.copies
-    return content
+            save_array(folder / f"copy_{split}.npy", items.copies)
 
 
-def _from_mapping(content: dict[str, Any]) -> PreparedData:
-    heads = content["about"]["heads"]
-    return PreparedData(
-        about=content["about"],
-        classes={h: content[f"classes_{h}"] for h in heads},
-        splits={
-            split: SplitData(
-                X=content[f"X_{split}"],
-                y={h: content[f"y_{split}_{h}"] for h in heads},
-                names=content[f"names_{split}"],
-                groups=content[f"groups_{split}"],
-                copies=content.get(f"copy_{split}"),
-            )
-            for split in SPLITS
-        },
-    )
+def _load_one(folder: Path) -> PreparedData:
+    about: DataInfo = read_json(folder / "about.json")
+    splits = {}
+    for split in SPLITS:
+        copies = folder / f"copy_{split}.npy"
+        splits[split] = SplitData(
+            X=load_array(folder / f"X_{split}.npy"),
+            y={h: load_array(folder / f"y_{split}_{h}.npy") for h in about["heads"]},
+            names=load_array(folder / f"names_{split}.npy"),
+            groups=load_array(folder / f"groups_{split}.npy"),
+            copies=load_array(copies) if copies.exists() else None,
+        )
+    classes = {h: load_array(folder / f"classes_{h}.npy") for h in about["heads"]}
+    return PreparedData(about, classes, splits)

@@ -7,8 +7,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from facet.config import Split, suggest
+from facet.datasets.items import Items
 from facet.errors import InputError
-from facet.formats import Items
 
 
 def content_hashes(items: Items, features: np.ndarray | None) -> np.ndarray:
@@ -16,11 +16,11 @@ def content_hashes(items: Items, features: np.ndarray | None) -> np.ndarray:
     if features is not None:
         rows = [r.tobytes() for r in np.ascontiguousarray(features)]
         return np.array([hashlib.sha256(r).hexdigest()[:32] for r in rows])
-    hashes = np.empty(len(items["names"]), "<U32")
-    for key, places in items["rows"].items():
-        for row, pixels in zip(places, items["pixels"][key], strict=True):
-            hashes[row] = hashlib.sha256(key.encode() + pixels.tobytes()).hexdigest()[:32]
-    return hashes
+    images = items.images
+    assert images is not None
+    shapes = (str(shape).encode() for shape in images.shapes.tolist())
+    whole = (hashlib.sha256(s + images[i].tobytes()) for i, s in enumerate(shapes))
+    return np.array([sha256.hexdigest()[:32] for sha256 in whole])
 
 
 def connected_groups(*keys: np.ndarray) -> np.ndarray:
@@ -106,16 +106,16 @@ def make_splits(
     elif config.by == "random" and parts:
         keys = ["_".join(map(str, k)) for k in zip(*(fields[f] for f in parts), strict=True)]
     else:
-        keys = items["names"].tolist()
+        keys = items.names.tolist()
     groups = connected_groups(np.array(keys), hashes)
     names = np.array(keys)[np.unique(groups, return_index=True)[1]][groups]
     if config.by != "own":
         items_wanted = {"test": config.test * count, "validation": config.validation * count}
         items_wanted = {"train": count - sum(items_wanted.values()), **items_wanted}
         return stratified_group_split(groups, labels, items_wanted, seed), names
-    if "own" not in items:
+    if items.own is None:
         raise InputError("split.by: own: the data has no split of its own; name another")
-    splits = items["own"].astype("<U10")
+    splits = items.own.astype("<U10")
     inside = np.flatnonzero(splits == "train")
     validation = config.validation * count
     if validation >= len(inside):
@@ -140,6 +140,9 @@ def check_splits(splits: np.ndarray, groups: np.ndarray, hashes: np.ndarray, by:
             )
     if by != "own":
         for what, keys in (("group", groups), ("content", hashes)):
-            pairs = np.unique(np.stack([keys.astype("<U200"), splits.astype("<U200")]), axis=1)
-            if len(set(pairs[0].tolist())) < pairs.shape[1]:
+            _, key = np.unique(keys, return_inverse=True)
+            _, split = np.unique(splits, return_inverse=True)
+            first = np.full(key.max() + 1, -1)
+            first[key] = split  # some item's
+            if (first[key] != split).any():
                 raise AssertionError(f"a {what} is in two splits")

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from facet.datasets.prepared import PreparedData
+from facet.arrays import CHUNK_ITEMS
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.formats import HeadMetrics, RunMetrics
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
@@ -57,7 +58,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
-    """An image, height x width x channels in 0-1, as height x width x 3."""
+    """An image, height x width x channels, as height x width x 3."""
     return np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
 
 
@@ -73,7 +74,10 @@ def draw_samples(data: PreparedData, heads: list[str], columns: int = 8, rows: i
     def caption(i: int) -> list[str]:
         return [str(data.classes[h][train.y[h][i]]) for h in heads]
 
-    tiles = [(train.X[i], caption(i), BLUE if i in copies else "black") for i in chosen]
+    tiles = [
+        (x, caption(i), BLUE if i in copies else "black")
+        for x, i in zip(train.read(chosen), chosen, strict=True)
+    ]
     title = "Training images" + ("; the last row augmented" if len(copies) else "")
     return draw_sheet(title, [tiles[i : i + columns] for i in range(0, len(tiles), columns)])
 
@@ -102,10 +106,9 @@ def draw_sheet(title: str, rows: list[list[tuple[np.ndarray, list[str], str]]]) 
 
 
 def draw_tile(x: np.ndarray) -> Image.Image:
-    """An image enlarged, or a table's readings as bars from -4 to 4, TILE pixels square."""
+    """An image, uint8, enlarged, or a table's readings as bars from -4 to 4, TILE pixels square."""
     if x.ndim == 3:
-        pixels = np.rint(to_rgb(x) * 255).astype("uint8")
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(to_rgb(x))
         factor = TILE / max(image.size)
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         out = Image.new("RGB", (TILE, TILE), "white")
@@ -119,24 +122,35 @@ def draw_tile(x: np.ndarray) -> Image.Image:
     return out
 
 
+def count_values(items: SplitData, is_images: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """How often inputs are in each of 64 ranges, by channel, (64,) each, and the ranges' 65 ends.
+
+    Of the items as they came, chunk by chunk.
+    """
+    edges = np.linspace(*((0, 1) if is_images else (-4, 4)), 65)
+    counts = [np.zeros(64) for _ in range(items.X.shape[-1] if is_images else 1)]
+    rows = items.originals
+    for start in range(0, len(rows), CHUNK_ITEMS):
+        x = items.scale(rows[start : start + CHUNK_ITEMS])
+        for c, count in enumerate(counts):
+            count += np.histogram(x[..., c] if is_images else x, bins=edges)[0]
+    return counts, edges
+
+
 def draw_values(data: PreparedData, is_images: bool) -> Any:
     """The histogram of inputs, by split: pixel values by channel, or readings."""
     figure = Figure(figsize=(6, 3))
     axis = figure.subplots()
     _margins(figure, 1)
     for split, style in (("train", "-"), ("test", "--")):
-        items = data.splits[split]
-        X = items.X[items.originals]
-        channels = X.shape[-1] if is_images else 1
-        for c in range(channels):
-            x = X[..., c] if is_images else X
+        counts, edges = count_values(data.splits[split], is_images)
+        channels = len(counts)
+        for c, count in enumerate(counts):
+            height = count / max(count.sum(), 1) / np.diff(edges)
             color = (
                 ["#d73027", "#1a9850", "#4575b4"][c]
                 if channels == 3
                 else {"train": "#4575b4", "test": "#d73027"}[split]
-            )
-            height, edges = np.histogram(
-                x, bins=64, range=(0, 1) if is_images else (-4, 4), density=True
             )
             name = f"{split} {['red', 'green', 'blue'][c]}" if channels == 3 else split
             axis.stairs(height, edges, label=name, linestyle=style, color=color)
@@ -272,7 +286,7 @@ def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> 
     The surest of each: right answers that were hard won tell less than confident errors.
     """
     test, classes = data.splits["test"], data.classes[head]
-    X, y = test.X, test.y[head]
+    y = test.y[head]
     predicted, sure = p.argmax(1), p.max(1)
     rows = []
     for right, color in ((True, RIGHT), (False, WRONG)):
@@ -281,7 +295,7 @@ def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> 
         rows.append(
             [
                 (
-                    X[i],
+                    x,
                     [
                         f"true {classes[y[i]]}",
                         f"said {classes[predicted[i]]}",
@@ -289,8 +303,8 @@ def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> 
                     ],
                     color,
                 )
-                for i in chosen
+                for x, i in zip(test.read(chosen), chosen, strict=True)
             ]
         )
-    what = "" if X.ndim == 4 else "; bars: standardised readings, -4 to 4"
+    what = "" if test.X.ndim == 4 else "; bars: standardised readings, -4 to 4"
     return draw_sheet(f"{run}: {head}; right above, wrong below, the surest first{what}", rows)

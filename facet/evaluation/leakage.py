@@ -1,5 +1,7 @@
 """Find items and groups that are in more than one split."""
 
+import hashlib
+
 from facet.datasets.prepared import SplitData
 from facet.names import SPLITS
 
@@ -9,7 +11,11 @@ def find_leakage(splits: dict[str, SplitData]) -> list[str]:
     keys = {
         "group": {s: set(splits[s].groups.tolist()) for s in SPLITS},
         "identical item": {
-            s: {splits[s].X[row].tobytes() for row in splits[s].originals} for s in SPLITS
+            s: {
+                hashlib.sha256(splits[s].read(row).tobytes()).digest()
+                for row in splits[s].originals
+            }
+            for s in SPLITS
         },
     }
     found = []

@@ -37,12 +37,15 @@ LIBRARIES = (
     "tensorflow",
     "wandb",
     "wandb.sdk.launch.inputs.internal",  # asked at each start of a run: half a second
+    "cv2",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "pandas",
-    "PIL.Image",
+    "PIL.ImageDraw",
+    "PIL.ImageFont",
+    "PIL.ImageOps",
     "pydantic",
-    "scipy.ndimage",
+    "scipy.sparse.csgraph",
     "scipy.optimize",
     "scipy.stats",
     "tqdm",
@@ -52,7 +55,7 @@ LIBRARIES = (
 
 
 # Variables that the libraries read when they are imported begin with these.
-LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPENBLAS", "TF_", "XLA")
+LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN", "TF_", "XLA")
 
 
 class StageServer:

@@ -17,7 +17,14 @@ from facet.config import Experiment, parse_run
 from facet.errors import InputError
 from facet.models.training import Training
 from facet.names import PACKAGES_FILE, RUN, SPLITS
-from facet.storage import atomic_write, file_sha256, load_pickle, save_pickle, write_json
+from facet.storage import (
+    atomic_write,
+    file_sha256,
+    folder_sha256,
+    load_pickle,
+    save_pickle,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -28,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 # tests/stages/test_dependencies.py compares.
 CODE = (
     "facet/__init__.py",
+    "facet/arrays.py",
     "facet/config.py",
     "facet/datasets/prepared.py",
     "facet/models/checkpoint.py",
@@ -52,8 +60,9 @@ def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
     `data` is the augmented data set. Returns 16 hexadecimal digits; they name the run's checkpoint
     and its W&B run.
     """
-    names = [data.name, str(PACKAGES_FILE), *CODE]
-    files = dict(zip(names, map(file_sha256, run_inputs(data)), strict=True))
+    _, *code = run_inputs(data)
+    files = dict(zip([str(PACKAGES_FILE), *CODE], map(file_sha256, code), strict=True))
+    files |= {"data": folder_sha256(data)}
     whole = {"run": run, "spec": spec.model_dump(), "files": files}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 

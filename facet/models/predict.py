@@ -13,7 +13,7 @@ import numpy as np
 from facet.config import Read, suggest
 from facet.datasets import decode, inputs
 from facet.errors import InputError
-from facet.formats import InputInfo, Items
+from facet.formats import InputInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import PREDICT_BATCH
 from facet.names import RUN
@@ -37,17 +37,10 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 def prepare_image(path: Path, how: InputInfo) -> np.ndarray:
     """One image as the model was trained on, 1 x height x width x channels float32 in 0-1."""
-    pixels = decode.decode_image(path)
-    key = "x".join(map(str, pixels.shape))
-    one: Items = {
-        "columns": {},
-        "names": np.array([str(path)]),
-        "pixels": {key: pixels[None]},
-        "rows": {key: np.array([0])},
-    }
     read = Read.model_validate({k: v for k, v in how.items() if k != "size"})
     width, height = how["size"]
-    return inputs.make_images(one, (width, height), read).astype("float32") / np.float32(255)
+    pixels = inputs.prepare_image(decode.decode_image(path), (width, height), read, str(path))
+    return pixels[None].astype("float32") / np.float32(255)
 
 
 def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
@@ -55,17 +48,17 @@ def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
     table = decode.read_tables([path])
     readings = []
     for name in how["columns"]:
-        if name not in table["columns"]:
+        if name not in table.columns:
             raise InputError(
-                f"{path}: has no column {name}{suggest(name, table['columns'])}; "
+                f"{path}: has no column {name}{suggest(name, table.columns)}; "
                 f"the model reads {', '.join(how['columns'])}"
             )
-        column = table["columns"][name]
+        column = table.columns[name]
         if column.dtype.kind != "f" or not np.isfinite(column).all():
             raise InputError(f"{path}: column {name} holds more than finite numbers; repair it")
         readings.append(column)
     X = (np.stack(readings, 1) - np.array(how["mean"])) / np.array(how["spread"])
-    return table["names"].tolist(), X.astype("float32")
+    return table.names.tolist(), X.astype("float32")
 
 
 def prepare_inputs(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:

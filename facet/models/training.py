@@ -71,22 +71,32 @@ class Training:
         import tensorflow as tf
 
         train, batch = self.data.splits["train"], self.spec.batch
-        X, y = tf.constant(train.X), {h: tf.constant(train.y[h]) for h in self.heads}
-        w = {
-            h: tf.constant(item_weights(train.y[h], n, self.spec.class_weights))
-            for h, n in self.classes.items()
+        weights = {
+            h: item_weights(train.y[h], n, self.spec.class_weights) for h, n in self.classes.items()
         }
+
+        def read_batch(rows: np.ndarray) -> list[np.ndarray]:
+            """A batch from the memory map: the graph holds no data."""
+            labels = [train.y[h][rows] for h in self.heads]
+            return [train.scale(rows), *labels, *(weights[h][rows] for h in self.heads)]
+
+        heads = len(self.heads)
+        kinds = [tf.float32, *[tf.int64] * heads, *[tf.float32] * heads]
 
         def step(start: Any, total: Any, right: Any) -> Any:
             rows = order[start : start + batch]
+            x, *targets = tf.numpy_function(read_batch, [rows], kinds)
+            x.set_shape((None, *train.X.shape[1:]))
+            y = dict(zip(self.heads, targets[:heads], strict=True))
+            w = dict(zip(self.heads, targets[heads:], strict=True))
             with tf.GradientTape() as tape:
-                logits = self.logits(tf.gather(X, rows), training=True)
+                logits = self.logits(x, training=True)
                 losses, hits = [], []
                 for head, classes in self.classes.items():
                     item_loss, hit = self.network.loss_and_correct(
-                        logits[head], tf.gather(y[head], rows), classes
+                        logits[head], tf.reshape(y[head], [-1]), classes
                     )
-                    losses.append(tf.reduce_mean(item_loss * tf.gather(w[head], rows)))
+                    losses.append(tf.reduce_mean(item_loss * tf.reshape(w[head], [-1])))
                     hits.append(tf.reduce_sum(hit))
                 loss = tf.add_n(losses)
             variables = self.model.trainable_variables
@@ -140,8 +150,11 @@ class Training:
         untouched items.
         """
         items = self.data.splits[split]
-        X = items.X[items.originals]
-        batches = [self._predict(X[i : i + PREDICT_BATCH]) for i in range(0, len(X), PREDICT_BATCH)]
+        rows = items.originals
+        batches = [
+            self._predict(items.scale(rows[i : i + PREDICT_BATCH]))
+            for i in range(0, len(rows), PREDICT_BATCH)
+        ]
         out = {}
         for head, classes in self.classes.items():
             p = np.concatenate(

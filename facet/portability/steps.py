@@ -16,7 +16,7 @@ from facet.config import Augment, Experiment, Read
 from facet.datasets import augmentation, inputs
 from facet.datasets.prepared import PreparedData, SplitData
 from facet.evaluation import statistics
-from facet.formats import DataInfo, Items
+from facet.formats import DataInfo
 from facet.models import runtime
 from facet.models.training import Training
 from facet.names import MAIN_METRIC, SPLITS
@@ -75,7 +75,11 @@ def make_noise(shape: tuple[int, ...]) -> PreparedData:
     names = np.arange(ITEMS).astype(str)
     splits = {
         split: SplitData(
-            X=rng.normal(size=(ITEMS, *shape)).astype("float32"),
+            X=(
+                rng.integers(0, 256, (ITEMS, *shape), dtype="uint8")
+                if len(shape) == 3
+                else rng.normal(size=(ITEMS, *shape)).astype("float32")
+            ),
             y={"two": rng.integers(0, 2, ITEMS), "many": rng.integers(0, 5, ITEMS)},
             names=names,
             groups=names,
@@ -143,15 +147,8 @@ def hash_preparation() -> dict[str, str]:
     rng = np.random.default_rng(1)
     names = np.array([f"item{i}" for i in range(6)])
     pixels = rng.integers(0, 256, (6, 40, 36, 3), dtype="uint8")
-    items: Items = {
-        "columns": {},
-        "names": names,
-        "pixels": {"40x36x3": pixels},
-        "rows": {"40x36x3": np.arange(6)},
-    }
-    resized = inputs.make_images(items, (32, 30), Read(mode="L"))
-    scaled = resized.astype("float32") / np.float32(255)
-    train = SplitData(scaled, {}, names, names)
+    resized = np.stack([inputs.prepare_image(x, (32, 30), Read(mode="L"), "item") for x in pixels])
+    train = SplitData(resized, {}, names, names)
     config = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
     grown = augmentation.augment(replace(make_noise((1,)), splits={"train": train}), config)
     y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
@@ -160,7 +157,7 @@ def hash_preparation() -> dict[str, str]:
     compared = statistics.compare_runs(a, b, [y] * 3, [groups] * 3, MAIN_METRIC, 1000)
     return {
         "resize": hash_arrays(resized),
-        "augment": hash_arrays(grown.splits["train"].X),
+        "augment": hash_arrays(np.asarray(grown.splits["train"].X)),
         "statistics": repr(
             (
                 statistics.balanced_accuracy(y, predicted, 4, groups),

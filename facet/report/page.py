@@ -420,11 +420,10 @@ def image_uri(image: Image.Image) -> str:
 
 
 def make_tile(x: np.ndarray) -> Tile:
-    """An image, height x width x channels in 0-1, as a data: URI; a table's row as its readings."""
+    """An image, height x width x channels uint8, as a data: URI; a table's row as its readings."""
     if x.ndim != 3:
         return [round(float(v), 2) for v in x]
-    pixels = np.rint(x * 255).astype("uint8")
-    image = Image.fromarray(pixels[..., 0] if x.shape[-1] == 1 else pixels)
+    image = Image.fromarray(x[..., 0] if x.shape[-1] == 1 else x)
     image.thumbnail((64, 64))
     return image_uri(image)
 
@@ -463,7 +462,7 @@ def make_gallery(name: str, results: Results, data: list[PreparedData]) -> Galle
                     for i in chosen
                 ]
                 for i in chosen:
-                    tiles.setdefault(test.names[i].item(), make_tile(test.X[i]))
+                    tiles.setdefault(test.names[i].item(), make_tile(test.read(i)))
         examples[experiment] = of_run
     return {"tiles": tiles, "answers": examples, "table": is_table}
 

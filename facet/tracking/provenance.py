@@ -16,8 +16,8 @@ from typing import Any
 from facet.config import parse_run
 from facet.formats import Identity, Machine, Manifest, Processor, Provenance
 from facet.names import MANIFESTS, PACKAGES_FILE, RUN
-from facet.processor import LIMITS, cpu_fields, same_bytes
-from facet.storage import file_sha256, md5, write_json
+from facet.processor import AVX512_LIMITS, LIMITS, cpu_fields, same_bytes
+from facet.storage import file_sha256, folder_sha256, md5, write_json
 
 # What computes or stores; requirements.lock, whose hash is among the inputs, names all.
 PACKAGES = (
@@ -75,7 +75,7 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
         "commit": run_git("rev-parse", "HEAD"),
         # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
         "uncommitted": bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
-        "data_sha256": file_sha256(data),
+        "data_sha256": folder_sha256(data),
         "lock_sha256": file_sha256(PACKAGES_FILE),
     }
 
@@ -113,7 +113,7 @@ def describe_processor(gpus: Sequence[str] = ()) -> Processor:
         "flags": [f for f in PROCESSOR_FLAGS if f in flags],
         "caches": cache_sizes(),
         "libc": " ".join(platform.libc_ver()).strip(),
-        "limits": {k: os.environ[k] for k in LIMITS if k in os.environ},
+        "limits": {k: os.environ[k] for k in LIMITS | AVX512_LIMITS if k in os.environ},
         "gpus": list(gpus),
         "same_bytes": same_bytes() and not gpus,
     }

@@ -113,18 +113,18 @@ def prediction_table(
     Worst is the least probability for the truth, of whichever head gave it.
     """
     test = data.splits["test"]
-    X, truth, n = test.X, test.y, np.arange(len(test))
+    truth, n = test.y, np.arange(len(test))
     p = {h: predictions[f"{h}_test"] for h in heads}
     sure = np.min([p[h][n, truth[h]] for h in heads], axis=0)
     chosen = np.argsort(sure, kind="stable")[:TABLE_ROWS]
-    image = X.ndim == 4
+    image = test.X.ndim == 4
     columns = ["name", *(["image"] if image else [])]
     columns += [f"{h}_{what}" for h in heads for what in ("true", "said", "probability")]
     out = []
     for i in chosen:
         row: list[Any] = [str(test.names[i])]
         if image:
-            row.append(np.rint(X[i] * 255).astype("uint8"))
+            row.append(test.read(i))
         for h in heads:
             classes, best = data.classes[h], int(p[h][i].argmax())
             row += [str(classes[truth[h][i]]), str(classes[best]), float(p[h][i, best])]

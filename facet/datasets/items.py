@@ -1,0 +1,82 @@
+"""A data set's items, decoded: what `pickle` makes, in memory and in a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from facet.arrays import load_array, save_array
+from facet.storage import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of any sizes, their pixels one after the other."""
+
+    pixels: np.ndarray
+    """(bytes,) uint8: each image's height x width, x channels if it is not grey."""
+    shapes: np.ndarray
+    """(N, 3) int64: height, width, channels (1 for grey)."""
+
+    def __post_init__(self) -> None:
+        """Work out where each image begins."""
+        ends = np.cumsum(self.shapes.prod(1))
+        object.__setattr__(self, "_starts", np.concatenate([[0], ends]).tolist())
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.shapes)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """An image as uint8, height x width for grey, else height x width x channels."""
+        starts: list[int] = self._starts  # type: ignore[attr-defined]
+        height, width, channels = self.shapes[row].tolist()
+        flat = self.pixels[starts[row] : starts[row + 1]]
+        return flat.reshape((height, width) if channels == 1 else (height, width, channels))
+
+
+@dataclass(frozen=True)
+class Items:
+    """N items: images, or the rows of tables."""
+
+    names: np.ndarray
+    """(N,) strings: the file's path, FILE:ROW for a table."""
+    columns: dict[str, np.ndarray]
+    """A table's columns, or what is known of images: (N,) float64 or strings."""
+    images: Images | None = None
+    own: np.ndarray | None = None
+    """(N,) strings, train or test: the data's own split."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+        return len(self.names)
+
+
+def save_items(folder: Path, items: Items) -> None:
+    """Write items into a folder, beside the pixels that are there."""
+    save_array(folder / "names.npy", items.names)
+    for number, column in enumerate(items.columns.values()):
+        save_array(folder / f"column_{number}.npy", column)
+    if items.own is not None:
+        save_array(folder / "own.npy", items.own)
+    if items.images:
+        save_array(folder / "shapes.npy", items.images.shapes)
+    write_json(folder / "about.json", {"columns": list(items.columns)})
+
+
+def load_items(folder: Path) -> Items:
+    """What `save_items` wrote; pixels and columns are memory maps. Raises InputError."""
+    about = read_json(folder / "about.json")
+    shapes, own = folder / "shapes.npy", folder / "own.npy"
+    images = None
+    if shapes.exists():
+        images = Images(load_array(folder / "pixels.npy"), load_array(shapes))
+    return Items(
+        names=load_array(folder / "names.npy"),
+        columns={
+            name: load_array(folder / f"column_{number}.npy")
+            for number, name in enumerate(about["columns"])
+        },
+        images=images,
+        own=load_array(own) if own.exists() else None,
+    )
