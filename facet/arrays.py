@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -48,7 +48,10 @@ class Chunks:
         return np.concatenate(parts).astype(dtype or self.dtype, copy=False)
 
 
-def iterate_chunks(array: "np.ndarray | Chunks", items: int = CHUNK_ITEMS) -> Iterator[np.ndarray]:
+Array: TypeAlias = np.ndarray | Chunks
+
+
+def iterate_chunks(array: Array, items: int = CHUNK_ITEMS) -> Iterator[np.ndarray]:
     """An array piece by piece along its first axis."""
     if isinstance(array, Chunks):
         yield from array
@@ -57,7 +60,7 @@ def iterate_chunks(array: "np.ndarray | Chunks", items: int = CHUNK_ITEMS) -> It
             yield array[start : start + items]
 
 
-def save_array(path: Path, array: "np.ndarray | Chunks") -> None:
+def save_array(path: Path, array: Array) -> None:
     """Write an array of numbers or fixed-width strings; its bytes depend on its content alone.
 
     Raises TypeError for an array of objects.

@@ -2,15 +2,14 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from facet.arrays import CHUNK_ITEMS, Chunks, iterate_chunks, map_ahead
+from facet.arrays import CHUNK_ITEMS, Array, Chunks, iterate_chunks, map_ahead
 from facet.config import Augmentation
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.datasets.prepared import NewData, NewSplit, SplitData, StoredData
 from facet.errors import InputError
 from facet.processor import usable_cores
 
@@ -84,21 +83,27 @@ def make_images(train: SplitData, config: Augmentation) -> Iterator[np.ndarray]:
     """The training images, then each copy of them, in chunks of uint8."""
     yield from iterate_chunks(train.X)
     n, height, width = train.X.shape[:3]
-    images = train.X
-    assert isinstance(images, np.ndarray)
 
     def make(place: tuple[int, int]) -> np.ndarray:
         copy, start = place
         rows = slice(start, start + CHUNK_ITEMS)
         draws = uniform_draws(train.names[rows].tolist(), config.seed, copy)
-        return warp_images(images[rows], affine_matrices(draws, config, height, width))
+        return warp_images(train.X[rows], affine_matrices(draws, config, height, width))
 
     places = [(c, start) for c in range(1, config.copies) for start in range(0, n, CHUNK_ITEMS)]
     warped = map_ahead(make, places, usable_cores())
     yield from tqdm(warped, "augment", len(places), unit="chunk", delay=1)
 
 
-def make_labels(data: PreparedData, config: Augmentation, copy: int) -> dict[str, np.ndarray]:
+def repeat_array(array: np.ndarray, times: int) -> Chunks:
+    """An array several times, end to end."""
+    shape = (len(array) * times, *array.shape[1:])
+    return Chunks(
+        shape, array.dtype, lambda: (c for _ in range(times) for c in iterate_chunks(array))
+    )
+
+
+def make_labels(data: StoredData, config: Augmentation, copy: int) -> dict[str, np.ndarray]:
     """The training labels of one copy by head, (N,) int64: a flip exchanges what it declares."""
     train = data.splits["train"]
     y = dict(train.y)
@@ -111,7 +116,7 @@ def make_labels(data: PreparedData, config: Augmentation, copy: int) -> dict[str
     return y
 
 
-def augment(data: PreparedData, config: Augmentation) -> PreparedData:
+def augment(data: StoredData, config: Augmentation) -> NewData:
     """`data` with `config.copies` times the training items: the untouched ones first.
 
     The images are made chunk by chunk as they are asked for. Validation and test stay as they are.
@@ -122,15 +127,15 @@ def augment(data: PreparedData, config: Augmentation) -> PreparedData:
         raise InputError("augment.copies: only images can be augmented; set 1 for a table")
     labels = [train.y, *(make_labels(data, config, copy) for copy in range(1, copies))]
     n = len(train)
-    X = train.X
+    X: Array = train.X
     if copies > 1:
         shape = (n * copies, *train.X.shape[1:])
         X = Chunks(shape, "uint8", lambda: make_images(train, config))
-    grown = SplitData(
+    grown = NewSplit(
         X=X,
         y={h: np.concatenate([y[h] for y in labels]) for h in train.y},
-        names=np.tile(train.names, copies),
-        groups=np.tile(train.groups, copies),
+        names=repeat_array(train.names, copies),
+        groups=repeat_array(train.groups, copies),
         copies=np.repeat(np.arange(copies), n),
     )
-    return replace(data, splits=data.splits | {"train": grown})
+    return NewData(data.about, data.classes, {**data.splits, "train": grown})

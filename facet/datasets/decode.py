@@ -1,6 +1,7 @@
 """Decode a data set's raw files once, into plain arrays."""
 
 import math
+import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -46,17 +47,17 @@ def decode_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {reason}; repair it or take it out of the source") from None
 
 
-def decode_images(folder: Path, paths: list[Path], pixels: Path) -> Items:
+def decode_images(folder: Path, names: list[str], pixels: Path) -> Items:
     """Images of all sizes, decoded on all cores, their pixels in the file `pixels`."""
-    shapes = []
+    shapes = np.empty((len(names), 3), "int64")
     file = PixelFile(pixels)
-    decoded = map_ahead(decode_image, paths, usable_cores())
-    for image in tqdm(decoded, "pickle", len(paths), unit="image", delay=1):
+    decoded = map_ahead(lambda name: decode_image(folder / name), names, usable_cores())
+    bar = tqdm(decoded, "pickle", len(names), unit="image", delay=1)
+    for shape, image in zip(shapes, bar, strict=True):
         file.append(image)
-        shapes.append((*image.shape, 1)[:3])
+        shape[:] = (*image.shape, 1)[:3]
     file.close()
-    names = np.array([p.relative_to(folder).as_posix() for p in paths])
-    return Items(names, {}, Images(load_array(pixels), np.array(shapes, "int64")))
+    return Items(np.array(names), {}, Images(load_array(pixels), shapes))
 
 
 def read_arrays(path: Path, pixels: Path) -> Items:
@@ -161,14 +162,20 @@ def decode_items(folder: Path, pixels: Path) -> Items:
 
     Images' pixels go into the file `pixels`, of which the items have a memory map.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    files = [p for p in files if p.name not in (RAW_INDEX, RAW_MANIFEST)]
-    pictures = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+    images = folder / "images"
+    home = str(images if images.is_dir() else folder)
+    # Strings: a Path takes ten times the memory, and there may be a million.
+    files = [
+        os.path.relpath(os.path.join(place, name), home)
+        for place, _, names in os.walk(home)
+        for name in names
+        if name not in (RAW_INDEX, RAW_MANIFEST)
+    ]
+    pictures = sorted(f for f in files if os.path.splitext(f)[1].lower() in IMAGE_SUFFIXES)
     if pictures:
-        home = folder / "images" if (folder / "images").is_dir() else folder
-        return decode_images(home, pictures, pixels)
-    if len(files) == 1 and files[0].suffix == ".npz":
-        return read_arrays(files[0], pixels)
-    if files and {p.suffix for p in files} == {".csv"}:
-        return read_tables(files)
+        return decode_images(Path(home), pictures, pixels)
+    if len(files) == 1 and files[0].endswith(".npz"):
+        return read_arrays(Path(home, files[0]), pixels)
+    if files and all(f.endswith(".csv") for f in files):
+        return read_tables([Path(home, f) for f in sorted(files)])
     raise InputError(f"{folder}: holds neither images, nor one .npz, nor .csv tables alone")

@@ -7,14 +7,14 @@ from facet.config import Dataset
 from facet.datasets.inputs import middle_size, prepare_images, read_columns
 from facet.datasets.items import Items
 from facet.datasets.labels import make_labels, read_fields
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.datasets.prepared import NewData, NewSplit
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.errors import InputError
 from facet.formats import InputInfo
 from facet.names import SPLITS
 
 
-def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
+def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
     """A data set ready to learn from, once for each of split.seed.
 
     Images are brought to one size and mode, chunk by chunk as they are asked for; a table's
@@ -72,9 +72,9 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[PreparedData]:
             else:
                 X = ((readings[rows] - mean) / deviation).astype("float32")
             y = {h: indices[rows] for h, (_, indices) in labels.items()}
-            of_split[split] = SplitData(X, y, items.names[rows], groups[rows])
+            of_split[split] = NewSplit(X, y, items.names[rows], groups[rows])
         made.append(
-            PreparedData(
+            NewData(
                 about={
                     "dataset": name,
                     "split": {

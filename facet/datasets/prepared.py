@@ -3,27 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from facet.arrays import Chunks, load_array, save_array
+from facet.arrays import Array, load_array, save_array
 from facet.formats import DataInfo
 from facet.names import SPLITS
 from facet.storage import atomic_write, read_json, write_json
 
 
 @dataclass(frozen=True)
-class SplitData:
-    """The items of one split, N of them."""
+class NewSplit:
+    """The items of one split, N of them, before they are saved: arrays may be made in chunks."""
 
-    X: np.ndarray | Chunks
+    X: Array
     """Inputs: images uint8, N x height x width x channels, or readings float32, N x columns,
-    standardised. A memory map, or, before it is saved, made chunk by chunk."""
+    standardised."""
     y: dict[str, np.ndarray]
     """By head: (N,) int64, an index into the head's classes."""
-    names: np.ndarray
+    names: Array
     """(N,) strings."""
-    groups: np.ndarray
+    groups: Array
     """(N,) strings: items of one group are all in one split."""
     copies: np.ndarray | None = None
     """(N,) int64: 0 for an item as it came, else its copy's number; None: no copies are here."""
@@ -32,34 +33,45 @@ class SplitData:
         """The number of items, copies included."""
         return len(self.X)
 
+
+@dataclass(frozen=True)
+class SplitData(NewSplit):
+    """The items of one split as they are stored: memory maps."""
+
+    X: np.ndarray
+    names: np.ndarray
+    groups: np.ndarray
+
     @property
     def originals(self) -> np.ndarray:
         """The rows of the items as they came, (n,) int64."""
         return np.arange(len(self)) if self.copies is None else np.flatnonzero(self.copies == 0)
 
-    def read(self, rows: "np.ndarray | slice | np.intp") -> np.ndarray:
-        """The inputs of these rows, as they are stored; only once they are."""
-        assert isinstance(self.X, np.ndarray)
-        return self.X[rows]
-
-    def scale(self, rows: "np.ndarray | slice") -> np.ndarray:
+    def scale(self, rows: np.ndarray) -> np.ndarray:
         """What a network is given for these rows: float32, images in 0-1."""
-        X = self.read(rows)
+        X = self.X[rows]
         return X.astype("float32") / np.float32(255) if X.dtype == np.uint8 else X
 
 
+Split = TypeVar("Split", bound=NewSplit)
+
+
 @dataclass(frozen=True)
-class PreparedData:
+class PreparedData(Generic[Split]):
     """A data set, split once."""
 
     about: DataInfo
     classes: dict[str, np.ndarray]
     """By head: the names of its classes, (classes,) strings."""
-    splits: dict[str, SplitData]
+    splits: dict[str, Split]
     """train, validation and test."""
 
 
-def save_prepared(folder: str | Path, data: Sequence[PreparedData]) -> None:
+NewData: TypeAlias = PreparedData[NewSplit]
+StoredData: TypeAlias = PreparedData[SplitData]
+
+
+def save_prepared(folder: str | Path, data: Sequence[PreparedData[Split]]) -> None:
     """Write a data set into a folder, a file for each array; several splits in folders 0, 1, ..."""
     with atomic_write(folder) as aside:
         for number, one in enumerate(data):
@@ -68,15 +80,15 @@ def save_prepared(folder: str | Path, data: Sequence[PreparedData]) -> None:
             _save_one(place, one)
 
 
-def load_prepared(folder: str | Path) -> list[PreparedData]:
+def load_prepared(folder: str | Path) -> list[StoredData]:
     """What `save_prepared` wrote, as memory maps. Raises InputError for anything else."""
-    folder, several = Path(folder), list[PreparedData]()
+    folder, several = Path(folder), list[StoredData]()
     while (place := folder / str(len(several))).is_dir():
         several.append(_load_one(place))
     return several or [_load_one(folder)]
 
 
-def select_split(data: Sequence[PreparedData], seed: int) -> PreparedData:
+def select_split(data: Sequence[PreparedData[Split]], seed: int) -> PreparedData[Split]:
     """The one split of a data set that runs of `seed` use.
 
     With a list as split.seed there are several; the run's own seed picks one, so that a further run
@@ -85,7 +97,7 @@ def select_split(data: Sequence[PreparedData], seed: int) -> PreparedData:
     return data[seed % len(data)]
 
 
-def _save_one(folder: Path, data: PreparedData) -> None:
+def _save_one(folder: Path, data: PreparedData[Split]) -> None:
     write_json(folder / "about.json", data.about)
     for head, classes in data.classes.items():
         save_array(folder / f"classes_{head}.npy", classes)
@@ -99,7 +111,7 @@ def _save_one(folder: Path, data: PreparedData) -> None:
             save_array(folder / f"copy_{split}.npy", items.copies)
 
 
-def _load_one(folder: Path) -> PreparedData:
+def _load_one(folder: Path) -> StoredData:
     about: DataInfo = read_json(folder / "about.json")
     splits = {}
     for split in SPLITS:

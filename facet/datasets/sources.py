@@ -8,7 +8,6 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +16,7 @@ import tenacity
 from fsspec.core import url_to_fs
 from tqdm import tqdm
 
+from facet.arrays import map_ahead
 from facet.errors import InputError
 from facet.formats import RawManifest
 from facet.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
@@ -181,16 +181,13 @@ def fetch_folder(url: str, folder: Path) -> list[str]:
         ) from None
     home = folder / "images" if PurePosixPath(names[0]).suffix.lower() in IMAGE_SUFFIXES else folder
     missing = [n for n in names if not (home / n).exists()]
-    with ThreadPoolExecutor(PARALLEL_FETCHES) as pool:
-        try:
-            jobs = [
-                pool.submit(name_failures, paths[n], fetch_small, fs, paths[n], home / n)
-                for n in missing
-            ]
-            for job in tqdm(jobs, f"download {folder.name}", unit="file", delay=1):
-                job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def fetch(name: str) -> None:
+        name_failures(paths[name], fetch_small, fs, paths[name], home / name)
+
+    fetched = map_ahead(fetch, missing, PARALLEL_FETCHES)
+    for _ in tqdm(fetched, f"download {folder.name}", len(missing), unit="file", delay=1):
+        pass
     return left_out
 
 

@@ -12,15 +12,15 @@ from facet.errors import InputError
 
 
 def content_hashes(items: Items, features: np.ndarray | None) -> np.ndarray:
-    """A fingerprint of each item's input, (N,) strings: equal content, equal fingerprint."""
+    """A fingerprint of each item's input, (N,) byte strings: equal content, equal fingerprint."""
     if features is not None:
-        rows = [r.tobytes() for r in np.ascontiguousarray(features)]
-        return np.array([hashlib.sha256(r).hexdigest()[:32] for r in rows])
-    images = items.images
-    assert images is not None
-    shapes = (str(shape).encode() for shape in images.shapes.tolist())
-    whole = (hashlib.sha256(s + images[i].tobytes()) for i, s in enumerate(shapes))
-    return np.array([sha256.hexdigest()[:32] for sha256 in whole])
+        contents = (row.tobytes() for row in np.ascontiguousarray(features))
+    else:
+        images = items.images
+        assert images is not None
+        contents = (images.shapes[i].tobytes() + images[i].tobytes() for i in range(len(images)))
+    fingerprints = (hashlib.sha256(c).hexdigest()[:32].encode() for c in contents)
+    return np.fromiter(fingerprints, "S32", len(items))
 
 
 def connected_groups(*keys: np.ndarray) -> np.ndarray:

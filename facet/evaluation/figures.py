@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from facet.arrays import CHUNK_ITEMS
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.datasets.prepared import SplitData, StoredData
 from facet.formats import HeadMetrics, RunMetrics
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
@@ -29,7 +29,7 @@ matplotlib.rcParams.update(
 def draw_run(
     folder: Path,
     run: str,
-    data: PreparedData,
+    data: StoredData,
     predictions: dict[str, np.ndarray],
     history: list[dict[str, str]],
     metrics: RunMetrics,
@@ -62,7 +62,7 @@ def to_rgb(x: np.ndarray) -> np.ndarray:
     return np.repeat(x, 3, -1) if x.shape[-1] == 1 else x
 
 
-def draw_samples(data: PreparedData, heads: list[str], columns: int = 8, rows: int = 2) -> Any:
+def draw_samples(data: StoredData, heads: list[str], columns: int = 8, rows: int = 2) -> Any:
     """A sheet of training images, untouched above, augmented below, with their labels."""
     train = data.splits["train"]
     first = train.originals
@@ -76,7 +76,7 @@ def draw_samples(data: PreparedData, heads: list[str], columns: int = 8, rows: i
 
     tiles = [
         (x, caption(i), BLUE if i in copies else "black")
-        for x, i in zip(train.read(chosen), chosen, strict=True)
+        for x, i in zip(train.X[chosen], chosen, strict=True)
     ]
     title = "Training images" + ("; the last row augmented" if len(copies) else "")
     return draw_sheet(title, [tiles[i : i + columns] for i in range(0, len(tiles), columns)])
@@ -137,7 +137,7 @@ def count_values(items: SplitData, is_images: bool) -> tuple[list[np.ndarray], n
     return counts, edges
 
 
-def draw_values(data: PreparedData, is_images: bool) -> Any:
+def draw_values(data: StoredData, is_images: bool) -> Any:
     """The histogram of inputs, by split: pixel values by channel, or readings."""
     figure = Figure(figsize=(6, 3))
     axis = figure.subplots()
@@ -163,7 +163,7 @@ def draw_values(data: PreparedData, is_images: bool) -> Any:
     return figure
 
 
-def draw_class_balance(data: PreparedData, heads: list[str]) -> Any:
+def draw_class_balance(data: StoredData, heads: list[str]) -> Any:
     """The share of each class in each split, a panel a head."""
     figure, axes = _panels(len(heads), lambda h: max(2.2, 0.19 * len(data.classes[h])), heads)
     for axis, head in zip(axes, heads, strict=False):
@@ -280,7 +280,7 @@ def draw_confusions(heads: dict[str, HeadMetrics], run: str) -> Any:
     return figure
 
 
-def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> Any:
+def draw_predictions(data: StoredData, head: str, p: np.ndarray, run: str) -> Any:
     """Nine right and nine wrong answers on test items, with both labels and the probability.
 
     The surest of each: right answers that were hard won tell less than confident errors.
@@ -303,7 +303,7 @@ def draw_predictions(data: PreparedData, head: str, p: np.ndarray, run: str) -> 
                     ],
                     color,
                 )
-                for x, i in zip(test.read(chosen), chosen, strict=True)
+                for x, i in zip(test.X[chosen], chosen, strict=True)
             ]
         )
     what = "" if test.X.ndim == 4 else "; bars: standardised readings, -4 to 4"

@@ -11,10 +11,7 @@ def find_leakage(splits: dict[str, SplitData]) -> list[str]:
     keys = {
         "group": {s: set(splits[s].groups.tolist()) for s in SPLITS},
         "identical item": {
-            s: {
-                hashlib.sha256(splits[s].read(row).tobytes()).digest()
-                for row in splits[s].originals
-            }
+            s: {hashlib.sha256(splits[s].X[row].tobytes()).digest() for row in splits[s].originals}
             for s in SPLITS
         },
     }

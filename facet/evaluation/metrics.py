@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facet.datasets.prepared import PreparedData
+from facet.datasets.prepared import StoredData
 from facet.evaluation import statistics
 from facet.evaluation.leakage import find_leakage
 from facet.formats import HeadMetrics, ModelInfo, RunMetrics
@@ -93,7 +93,7 @@ def find_warnings(
 
 
 def evaluate_run(
-    data: PreparedData, predictions: dict[str, np.ndarray], about: ModelInfo
+    data: StoredData, predictions: dict[str, np.ndarray], about: ModelInfo
 ) -> RunMetrics:
     """A run's metrics, all but its name."""
     heads, warnings = {}, find_leakage(data.splits)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from facet.config import Experiment
-from facet.datasets.prepared import PreparedData
+from facet.datasets.prepared import StoredData
 from facet.errors import InputError
 from facet.models.runtime import silence_native_output
 
@@ -35,7 +35,7 @@ def cross_entropy(p: np.ndarray, y: np.ndarray) -> float:
 class Training:
     """A training that goes epoch by epoch and can be interrupted and resumed between any two."""
 
-    def __init__(self, spec: Experiment, data: PreparedData, seed: int) -> None:
+    def __init__(self, spec: Experiment, data: StoredData, seed: int) -> None:
         import keras
         import tensorflow as tf
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from facet.config import Augment, Experiment, Read
 from facet.datasets import augmentation, inputs
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.datasets.prepared import SplitData, StoredData
 from facet.evaluation import statistics
 from facet.formats import DataInfo
 from facet.models import runtime
@@ -69,7 +69,7 @@ def hash_arrays(*arrays: Any) -> str:
     return whole.hexdigest()[:16]
 
 
-def make_noise(shape: tuple[int, ...]) -> PreparedData:
+def make_noise(shape: tuple[int, ...]) -> StoredData:
     """A data set of noise: a head of two classes, one of five."""
     rng = np.random.default_rng(0)
     names = np.arange(ITEMS).astype(str)
@@ -93,7 +93,7 @@ def make_noise(shape: tuple[int, ...]) -> PreparedData:
         "heads": ["two", "many"],
     }
     classes = {"two": np.array(["a", "b"]), "many": np.array(list("abcde"))}
-    return PreparedData(about, classes, splits)
+    return StoredData(about, classes, splits)
 
 
 def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:

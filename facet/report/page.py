@@ -23,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from facet.config import Dataset, flatten, merge, parse_run, run_names
-from facet.datasets.prepared import PreparedData, select_split
+from facet.datasets.prepared import StoredData, select_split
 from facet.evaluation import comparisons
 from facet.formats import ComparisonResult, StageTiming
 from facet.names import (
@@ -385,7 +385,7 @@ def usage_charts(name: str, results: Results, experiments: list[str]) -> list[Ch
     return out
 
 
-def balance_chart(name: str, head: str, data: PreparedData) -> Chart:
+def balance_chart(name: str, head: str, data: StoredData) -> Chart:
     """The share of each class of a head in each split."""
     classes = data.classes[head].tolist()
     rows: list[charts.ClassShare] = []
@@ -428,7 +428,7 @@ def make_tile(x: np.ndarray) -> Tile:
     return image_uri(image)
 
 
-def make_gallery(name: str, results: Results, data: list[PreparedData]) -> Gallery:
+def make_gallery(name: str, results: Results, data: list[StoredData]) -> Gallery:
     """The surest right and wrong answers of each experiment's first run here."""
     tiles: dict[str, Tile] = {}
     examples: dict[str, Examples] = {}
@@ -462,7 +462,7 @@ def make_gallery(name: str, results: Results, data: list[PreparedData]) -> Galle
                     for i in chosen
                 ]
                 for i in chosen:
-                    tiles.setdefault(test.names[i].item(), make_tile(test.read(i)))
+                    tiles.setdefault(test.names[i].item(), make_tile(test.X[i]))
         examples[experiment] = of_run
     return {"tiles": tiles, "answers": examples, "table": is_table}
 

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from facet.config import Parameters, check_params, parse_run, read_params, run_names
-from facet.datasets.prepared import PreparedData, load_prepared
+from facet.datasets.prepared import StoredData, load_prepared
 from facet.errors import InputError
 from facet.evaluation import comparisons
 from facet.formats import ComparisonResult, Provenance, RunCosts
@@ -68,7 +68,7 @@ def read_optional(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def load_if_present(path: str) -> list[PreparedData]:
+def load_if_present(path: str) -> list[StoredData]:
     """A data set, once for each split of it; none where DVC has not brought the file yet."""
     return load_prepared(path) if Path(path).exists() else []
 

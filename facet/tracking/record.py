@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from facet.config import parse_run
-from facet.datasets.prepared import PreparedData, load_prepared, select_split
+from facet.datasets.prepared import StoredData, load_prepared, select_split
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.names import (
@@ -106,7 +106,7 @@ def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, An
 
 
 def prediction_table(
-    data: PreparedData, predictions: dict[str, np.ndarray], heads: list[str]
+    data: StoredData, predictions: dict[str, np.ndarray], heads: list[str]
 ) -> Table:
     """Test items with picture, true and predicted classes; the worst first, TABLE_ROWS at most.
 
@@ -124,7 +124,7 @@ def prediction_table(
     for i in chosen:
         row: list[Any] = [str(test.names[i])]
         if image:
-            row.append(test.read(i))
+            row.append(test.X[i])
         for h in heads:
             classes, best = data.classes[h], int(p[h][i].argmax())
             row += [str(classes[truth[h][i]]), str(classes[best]), float(p[h][i, best])]
