@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -14,6 +15,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
+TIMEOUT = 400  # seconds that a program may take; the little grid of `small_parameters` takes 60
+T = TypeVar("T")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -146,6 +149,18 @@ def new_data(folder: Path) -> dict[str, Any]:
     }
 
 
+def run_program(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in `folder`, this project's modules at hand; it ends within TIMEOUT."""
+    return subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )
+
+
 class Project:
     """A git and DVC repository of its own with the working tree's code and small parameters."""
 
@@ -171,13 +186,7 @@ class Project:
         (self.folder / "params.yaml").write_text(text)
 
     def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": ""} | env,
-        )
+        done = run_program(*words, folder=self.folder, **{"PYTHONPATH": ""} | env)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -203,9 +212,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for_pid(folder: Path, seconds: int = 10) -> int:
-    for _ in range(20 * seconds):
-        if (folder / "pid").exists() and (text := (folder / "pid").read_text()):
-            return int(text)
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 60) -> T:
+    """What `condition` returns once that is true; fails, saying `what`, if it takes too long."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.05)
-    raise AssertionError("did not start")
+    return found
+
+
+def wait_for_pid(folder: Path) -> int:
+    """The process id that a stage writes into `folder`/pid."""
+    file = folder / "pid"
+    return int(wait_until(lambda: file.exists() and file.read_text(), "the stage's start"))
+
+
+def wait_for_end(*pids: int) -> None:
+    """Wait until none of the processes is alive."""
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the processes", 20)
