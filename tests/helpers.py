@@ -161,6 +161,14 @@ def run_program(*words: str, folder: Path = ROOT, **env: str) -> subprocess.Comp
     )
 
 
+def words_of(message: object) -> set[str]:
+    """The words of a message; keys, file names and numbers are one each.
+
+    Tests of errors look for what is named and not for how it is said.
+    """
+    return {word.strip(".,;:!?()[]{}'\"`") for word in str(message).split()}
+
+
 class Project:
     """A git and DVC repository of its own with the working tree's code and small parameters."""
 
