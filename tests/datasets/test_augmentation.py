@@ -80,6 +80,54 @@ def test_another_seed_changes_otherwise() -> None:
     a, b = (uniform_draws(["x", "y"], seed, 1) for seed in (0, 1))
     assert (a != b).all()
     assert ((a >= 0) & (a < 1)).all()
+    first, second = (
+        augment(content(), Augment.model_validate(ALL | {"seed": seed}))["X_train"]
+        for seed in (0, 1)
+    )
+    assert (np.abs(first[12:] - second[12:]).max((1, 2, 3)) > 1e-3).all()
+
+
+def moved_spots(n: int = 300, **how: float) -> np.ndarray:
+    """Where a spot 10 pixels right of the middle of images 61 high and 41 wide comes to lie.
+
+    Returns pixels down and right of the middle, n x 2, of a changed copy of each image.
+    """
+    before = content(n)
+    spots = np.zeros((n, 61, 41, 1), "float32")
+    spots[:, 29:32, 29:32] = 1
+    after = augment(before | {"X_train": spots}, Augment.model_validate({"copies": 2} | how))
+    copies = after["X_train"][n:, ..., 0]
+    y, x = np.indices((61, 41))
+    mass = copies.sum((1, 2))
+    return np.stack([(copies * y).sum((1, 2)) / mass - 30, (copies * x).sum((1, 2)) / mass - 20], 1)
+
+
+def test_turns_are_of_so_many_degrees_at_most_and_either_way() -> None:
+    down, right = moved_spots(rotate=30).T
+    degrees = np.rad2deg(np.arctan2(down, right))
+    assert np.hypot(down, right) == pytest.approx(np.full(300, 10), abs=0.3)
+    assert (degrees.min(), degrees.max()) == pytest.approx((-30, 30), abs=2)
+    assert np.median(degrees) == pytest.approx(0, abs=5)
+
+
+def test_shifts_are_a_share_of_height_and_width() -> None:
+    down, right = moved_spots(translate=0.1).T
+    assert (down.min(), down.max()) == pytest.approx((-6.1, 6.1), abs=0.4)
+    assert (right.min() - 10, right.max() - 10) == pytest.approx((-4.1, 4.1), abs=0.4)
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
+
+
+def test_zooms_enlarge_and_shrink_by_the_same_factor() -> None:
+    down, right = moved_spots(zoom=0.25).T
+    assert np.abs(down).max() < 0.1
+    factors = right / 10
+    assert (factors.min(), factors.max()) == pytest.approx((1 / 1.25, 1.25), abs=0.03)
+    assert np.median(factors) == pytest.approx(1, abs=0.05)
+
+
+def test_a_copy_of_which_nothing_is_to_change_is_the_same() -> None:
+    after = augment(content(), Augment(copies=2))
+    np.testing.assert_allclose(after["X_train"][12:], after["X_train"][:12], atol=1e-6)
 
 
 def test_warps_go_where_they_should() -> None:
@@ -95,11 +143,11 @@ def test_warps_go_where_they_should() -> None:
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match="lft is not a class"):
+    with pytest.raises(InputError, match=r"^augment\.flip\.swap\.pose: lft .*left.*right"):
         augment(
             content(),
             Augment.model_validate({"copies": 2, "flip": {"swap": {"pose": ["lft", "right"]}}}),
         )
     table = content() | {"X_train": np.zeros((12, 3), "float32")}
-    with pytest.raises(InputError, match="only images can be augmented"):
+    with pytest.raises(InputError, match=r"^augment\.copies: "):
         augment(table, Augment(copies=2))
