@@ -14,7 +14,8 @@ import pytest
 
 from facet.models.training import item_weights, shuffled_order
 from facet.storage import file_sha256, load_pickle, save_pickle
-from tests.helpers import Project, run_program, wait_until, words_of
+from facet.tracking import records
+from tests.helpers import Project, run_program, wait_until, wandb_environment, words_of
 
 
 def hashes(project: Project, run: str) -> dict[str, str]:
@@ -116,12 +117,16 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project
     prepared.parameters["experiments"]["plain"]["learning_rate"] = 1e30
     prepared.write()
     prepared.run(sys.executable, "-m", "stages.augment", "plain")
-    done = prepared.run(sys.executable, "-m", "stages.train", "plain-0", check=False)
+    words = (sys.executable, "-m", "stages.train", "plain-0")
+    done = prepared.run(*words, check=False, **wandb_environment())
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("train: ")
     assert {"nan", "learning_rate"} <= words_of(last)
     assert not (prepared.folder / "data/runs/plain-0").exists()
+    (file,) = records.record_files(prepared.folder / "wandb")
+    (ended,) = records.read_records(file)["exit"]
+    assert ended["exit"]["exit_code"] == 1  # W&B calls it failed
 
 
 PLAIN = """

@@ -112,6 +112,7 @@ def test_an_upload_cut_off_is_repeated_until_it_is_whole(tmp_path: Path, server:
     assert steps(server)[:5] == [(i, i) for i in range(1, 6)]
     assert len(server.runs["plain-0-abc"].history) == 6
     assert server.artifacts["run-plain-0-abc-images"]["state"] == "COMMITTED"
+    assert "careful" in server.alerts
 
 
 def test_a_server_that_dies_in_the_middle_of_a_run(tmp_path: Path, server: Server) -> None:

@@ -210,6 +210,14 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
     assert "image" not in table.columns
 
 
+def test_a_warning_of_a_run_is_an_alert(tracked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tracked.folder)
+    file = Path("metrics/runs/plain-0.json")
+    metrics = json.loads(file.read_text()) | {"warnings": ["odd: pose: 0.10 is little"]}
+    file.write_text(json.dumps(metrics))
+    assert record.record_run("plain-0").alerts == {"plain-0: odd": "odd: pose: 0.10 is little"}
+
+
 def test_the_model_is_dvcs_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model.keras").write_bytes(b"model")
