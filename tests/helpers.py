@@ -1,19 +1,30 @@
 """Projects, data and processes that several tests make."""
 
 import http.server
+import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
 from PIL import Image
 
+from facet.datasets import decode
+from facet.datasets.items import Images, Items
+from facet.datasets.prepared import PreparedData, SplitData, StoredData, save_prepared
+from facet.names import SPLITS
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
+TIMEOUT = 400  # seconds that a program may take; the little grid of `small_parameters` takes 60
+T = TypeVar("T")
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -146,6 +157,26 @@ def new_data(folder: Path) -> dict[str, Any]:
     }
 
 
+def run_program(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in `folder`, this project's modules at hand; it ends within TIMEOUT."""
+    return subprocess.run(
+        words,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )
+
+
+def words_of(message: object) -> set[str]:
+    """The words of a message; keys, file names and numbers are one each.
+
+    Tests of errors look for what is named and not for how it is said.
+    """
+    return {word.strip(".,;:!?()[]{}'\"`") for word in str(message).split()}
+
+
 class Project:
     """A git and DVC repository of its own with the working tree's code and small parameters."""
 
@@ -171,13 +202,7 @@ class Project:
         (self.folder / "params.yaml").write_text(text)
 
     def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": ""} | env,
-        )
+        done = run_program(*words, folder=self.folder, **{"PYTHONPATH": ""} | env)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -203,9 +228,64 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_for_pid(folder: Path, seconds: int = 10) -> int:
-    for _ in range(20 * seconds):
-        if (folder / "pid").exists() and (text := (folder / "pid").read_text()):
-            return int(text)
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 60) -> T:
+    """What `condition` returns once that is true; fails, saying `what`, if it takes too long."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
         time.sleep(0.05)
-    raise AssertionError("did not start")
+    return found
+
+
+def wait_for_pid(folder: Path) -> int:
+    """The process id that a stage writes into `folder`/pid."""
+    file = folder / "pid"
+    return int(wait_until(lambda: file.exists() and file.read_text(), "the stage's start"))
+
+
+def wait_for_end(*pids: int) -> None:
+    """Wait until none of the processes is alive."""
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the processes", 20)
+
+
+def as_arrays(data: PreparedData[Any]) -> dict[str, Any]:
+    """A data set as its folder has it: an array for each file, by its name, and `about`."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "data"
+        save_prepared(folder, [data])
+        arrays: dict[str, Any] = {p.stem: np.load(p) for p in sorted(folder.glob("*.npy"))}
+        return arrays | {"about": json.loads((folder / "about.json").read_text())}
+
+
+def as_data(arrays: dict[str, Any]) -> StoredData:
+    """The data set that a folder with these arrays holds."""
+    heads = arrays["about"]["heads"]
+    splits = {
+        s: SplitData(
+            X=arrays[f"X_{s}"],
+            y={h: arrays[f"y_{s}_{h}"] for h in heads},
+            names=arrays[f"names_{s}"],
+            groups=arrays[f"groups_{s}"],
+            copies=arrays.get(f"copy_{s}"),
+        )
+        for s in SPLITS
+        if f"X_{s}" in arrays
+    }
+    return StoredData(arrays["about"], {h: arrays[f"classes_{h}"] for h in heads}, splits)
+
+
+def decode_folder(folder: Path) -> Items:
+    """The items of a raw folder."""
+    with tempfile.TemporaryDirectory() as place:
+        items = decode.decode_items(folder, Path(place) / "pixels.npy")
+        if items.images:
+            items = replace(items, images=Images(items.images.pixels.copy(), items.images.shapes))
+        return items
+
+
+def make_items(images: list[np.ndarray], **known: Any) -> Items:
+    """Items of these images, uint8, height x width[ x channels]."""
+    shapes = np.array([(*image.shape, 1)[:3] for image in images], "int64").reshape(-1, 3)
+    pixels = np.concatenate([np.zeros(0, "uint8"), *(image.ravel() for image in images)])
+    given = {"names": np.array([f"n{i:02d}" for i in range(len(images))]), "columns": {}} | known
+    return Items(images=Images(pixels, shapes), **given)

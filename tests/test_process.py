@@ -5,12 +5,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT, is_alive, wait_for_pid
+from tests.helpers import ROOT, wait_for_end, wait_for_pid
 
 STAGE = """
 import os, sys, time
@@ -60,7 +59,7 @@ def test_errors_are_one_line(
     stage: list[str], tmp_path: Path, what: str, status: int, output: str
 ) -> None:
     process = run(stage, what, tmp_path)
-    assert process.communicate()[1] == output
+    assert process.communicate(timeout=60)[1] == output
     assert process.returncode == status
 
 
@@ -76,13 +75,9 @@ def test_the_stage_ends_with_the_process_that_waits_for_it(
     assert pid != process.pid
     assert os.getpgid(pid) == pid
     process.send_signal(number)
-    process.communicate()
+    process.communicate(timeout=60)
     assert process.returncode == status
-    for _ in range(100):
-        if not is_alive(pid):
-            break
-        time.sleep(0.05)
-    assert not is_alive(pid)
+    wait_for_end(pid)
 
 
 def test_the_stage_ends_when_its_parent_is_killed(stage: list[str], tmp_path: Path) -> None:
@@ -92,9 +87,5 @@ def test_the_stage_ends_when_its_parent_is_killed(stage: list[str], tmp_path: Pa
     )
     pid = wait_for_pid(tmp_path)
     parent.kill()
-    parent.wait()
-    for _ in range(100):
-        if not is_alive(pid):
-            break
-        time.sleep(0.05)
-    assert not is_alive(pid)
+    parent.wait(60)
+    wait_for_end(pid)

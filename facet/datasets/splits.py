@@ -60,8 +60,8 @@ def stratified_group_split(
         np.add.at(counts, (groups, column), 1)
     sizes = np.bincount(groups).astype(float)
     shares = np.array([wanted[p] for p in splits]) / len(groups)
-    total = counts.sum(0)
-    lacks = shares[:, None] * total
+    total = counts.sum(0).clip(1)  # a class may be in the test items alone
+    lacks = shares[:, None] * counts.sum(0)
     order = rng.permutation(len(sizes))
     tie = rng.random((len(sizes), len(splits)))
     given = np.full(len(sizes), -1)

@@ -1,33 +1,40 @@
 """Augmentation changes images and, where it declares so, labels; nothing else."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from facet.config import Augment
-from facet.datasets.augmentation import augment, uniform_draws, warp_images
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.config import Augment, Augmentation, Flip
+from facet.datasets import augmentation
+from facet.datasets.augmentation import affine_matrices, uniform_draws, warp_images
 from facet.errors import InputError
-from facet.names import SPLITS
+from tests.helpers import as_arrays, as_data
 
 
-def make_data(n: int = 12) -> PreparedData:
+def content(n: int = 12) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    splits = {}
-    for split in SPLITS:
-        names = np.array([f"{split}{i}" for i in range(n)])
-        X = rng.random((n, 6, 5, 1)).astype("float32")
-        y = {"pose": np.arange(n) % 3, "eyes": np.arange(n) % 2}
-        splits[split] = SplitData(X, y, names, names)
-    classes = {"pose": np.array(["left", "right", "up"]), "eyes": np.array(["open", "shut"])}
-    return PreparedData({"heads": ["pose", "eyes"]}, classes, splits)  # type: ignore[typeddict-item]
+    out: dict[str, Any] = {
+        "classes_pose": np.array(["left", "right", "up"]),
+        "classes_eyes": np.array(["open", "shut"]),
+        "about": {"heads": ["pose", "eyes"]},
+    }
+    for split in ("train", "validation", "test"):
+        out[f"X_{split}"] = rng.integers(0, 256, (n, 6, 5, 1), dtype="uint8")
+        out[f"names_{split}"] = np.array([f"{split}{i}" for i in range(n)])
+        out[f"groups_{split}"] = out[f"names_{split}"]
+        out[f"y_{split}_pose"] = np.arange(n) % 3
+        out[f"y_{split}_eyes"] = np.arange(n) % 2
+    return out
 
 
-def with_train(data: PreparedData, **changes: Any) -> PreparedData:
-    train = replace(data.splits["train"], **changes)
-    return replace(data, splits=data.splits | {"train": train})
+def augment(arrays: dict[str, Any], config: Augment) -> dict[str, Any]:
+    return as_arrays(augmentation.augment(as_data(arrays), config))
+
+
+def farthest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The largest difference of any pixel, image by image."""
+    return np.abs(a.astype(int) - b).max((1, 2, 3))
 
 
 ALL = {"copies": 3, "rotate": 10, "translate": 0.1, "zoom": 0.1}
@@ -35,61 +42,47 @@ FLIP = {"probability": 1.0, "swap": {"pose": ["left", "right"]}}
 
 
 def test_a_flip_mirrors_and_swaps_left_and_right() -> None:
-    before = make_data()
+    before = content()
     after = augment(before, Augment.model_validate({"copies": 2, "flip": FLIP}))
-    np.testing.assert_allclose(
-        after.splits["train"].X[12:], before.splits["train"].X[:, :, ::-1], atol=1e-6
-    )
-    assert after.splits["train"].y["pose"][12:].tolist() == [
-        [1, 0, 2][y] for y in before.splits["train"].y["pose"]
-    ]
-    assert (
-        after.splits["train"].y["eyes"][12:].tolist() == before.splits["train"].y["eyes"].tolist()
-    )
+    np.testing.assert_array_equal(after["X_train"][12:], before["X_train"][:, :, ::-1])
+    assert after["y_train_pose"][12:].tolist() == [[1, 0, 2][y] for y in before["y_train_pose"]]
+    assert after["y_train_eyes"][12:].tolist() == before["y_train_eyes"].tolist()
 
 
 def test_half_are_flipped_image_and_label_alike() -> None:
-    before = make_data(200)
+    before = content(200)
     how = Augment.model_validate({"copies": 2, "flip": FLIP | {"probability": 0.5}})
     after = augment(before, how)
-    mirrored = (
-        np.abs(after.splits["train"].X[200:] - before.splits["train"].X[:, :, ::-1]).max((1, 2, 3))
-        < 1e-5
-    )
+    mirrored = farthest(after["X_train"][200:], before["X_train"][:, :, ::-1]) == 0
     assert 70 < mirrored.sum() < 130
-    swapped = after.splits["train"].y["pose"][200:] != before.splits["train"].y["pose"]
-    assert (swapped == (mirrored & (before.splits["train"].y["pose"] < 2))).all()
+    swapped = after["y_train_pose"][200:] != before["y_train_pose"]
+    assert (swapped == (mirrored & (before["y_train_pose"] < 2))).all()
 
 
 def test_training_alone_grows_and_the_untouched_come_first() -> None:
-    before = make_data()
+    before = content()
     after = augment(before, Augment.model_validate(ALL))
-    assert (after.splits["train"].X[:12] == before.splits["train"].X).all()
-    assert after.splits["train"].copies.tolist() == [0] * 12 + [1] * 12 + [2] * 12
-    for split in ("validation", "test"):
-        assert after.splits[split] is before.splits[split]
-    assert after.splits["train"].X.dtype == np.float32
-    assert 0 <= after.splits["train"].X.min() <= after.splits["train"].X.max() <= 1
-    assert not np.allclose(after.splits["train"].X[12:24], after.splits["train"].X[24:])
+    assert (after["X_train"][:12] == before["X_train"]).all()
+    assert after["copy_train"].tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    for key in before:
+        if "train" not in key:
+            assert np.array_equal(after[key], before[key])
+    assert after["X_train"].dtype == np.uint8
+    assert (farthest(after["X_train"][12:24], after["X_train"][24:]) > 0).all()
 
 
 def test_an_image_is_changed_the_same_whatever_the_order_or_batch() -> None:
-    before, how = make_data(300), Augment.model_validate(ALL | {"flip": FLIP})
+    before, how = content(300), Augment.model_validate(ALL | {"flip": FLIP})
     whole = augment(before, how)
     order = np.random.default_rng(1).permutation(300)[:77]
-    train = before.splits["train"]
-    chosen = with_train(
-        before,
-        X=train.X[order],
-        y={h: y[order] for h, y in train.y.items()},
-        names=train.names[order],
-        groups=train.groups[order],
-    )
-    few = augment(chosen, how)
+    split = {
+        k: v[order] if k.endswith(("_train", "train_pose", "train_eyes")) else v
+        for k, v in before.items()
+    }
+    few = augment(split, how)
     for copy in range(3):
         np.testing.assert_array_equal(
-            few.splits["train"].X[copy * 77 : copy * 77 + 77],
-            whole.splits["train"].X[copy * 300 + order],
+            few["X_train"][copy * 77 : copy * 77 + 77], whole["X_train"][copy * 300 + order]
         )
 
 
@@ -97,26 +90,84 @@ def test_another_seed_changes_otherwise() -> None:
     a, b = (uniform_draws(["x", "y"], seed, 1) for seed in (0, 1))
     assert (a != b).all()
     assert ((a >= 0) & (a < 1)).all()
+    first, second = (
+        augment(content(), Augment.model_validate(ALL | {"seed": seed}))["X_train"]
+        for seed in (0, 1)
+    )
+    assert (farthest(first[12:], second[12:]) > 0).all()
 
 
-def test_warps_go_where_they_should() -> None:
-    X = np.zeros((1, 5, 5, 1), "float32")
-    X[0, 1, 2] = 1
-    still, none, one = np.zeros((1, 2)), np.zeros(1), np.ones(1)
-    assert warp_images(X, none, np.array([[2.0, 1.0]]), one)[0, 3, 3, 0] == pytest.approx(1)
-    np.testing.assert_allclose(warp_images(X, none, still, one), X)
-    turned = warp_images(X, np.array([np.pi / 2]), still, one)[0, ..., 0]
-    assert turned[2, 1] == pytest.approx(1)
-    bigger = warp_images(X, none, still, 2 * one)[0, ..., 0]
-    assert bigger[0, 2] == pytest.approx(1)
+def moved_spots(n: int = 300, **how: float) -> np.ndarray:
+    """Where a spot 10 pixels right of the middle of images 61 high and 41 wide comes to lie.
+
+    Returns pixels down and right of the middle, n x 2, of a changed copy of each image.
+    """
+    before = content(n)
+    spots = np.zeros((n, 61, 41, 1), "uint8")
+    spots[:, 29:32, 29:32] = 255
+    after = augment(before | {"X_train": spots}, Augment.model_validate({"copies": 2} | how))
+    copies = after["X_train"][n:, ..., 0].astype(float)
+    y, x = np.indices((61, 41))
+    mass = copies.sum((1, 2))
+    return np.stack([(copies * y).sum((1, 2)) / mass - 30, (copies * x).sum((1, 2)) / mass - 20], 1)
+
+
+def test_turns_are_of_so_many_degrees_at_most_and_either_way() -> None:
+    down, right = moved_spots(rotate=30).T
+    degrees = np.rad2deg(np.arctan2(down, right))
+    assert np.hypot(down, right) == pytest.approx(np.full(300, 10), abs=0.3)
+    assert (degrees.min(), degrees.max()) == pytest.approx((-30, 30), abs=2)
+    assert np.median(degrees) == pytest.approx(0, abs=5)
+
+
+def test_shifts_are_a_share_of_height_and_width() -> None:
+    down, right = moved_spots(translate=0.1).T
+    assert (down.min(), down.max()) == pytest.approx((-6.1, 6.1), abs=0.4)
+    assert (right.min() - 10, right.max() - 10) == pytest.approx((-4.1, 4.1), abs=0.4)
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
+
+
+def test_zooms_enlarge_and_shrink_by_the_same_factor() -> None:
+    down, right = moved_spots(zoom=0.25).T
+    assert np.abs(down).max() < 0.1
+    factors = right / 10
+    assert (factors.min(), factors.max()) == pytest.approx((1 / 1.25, 1.25), abs=0.03)
+    assert np.median(factors) == pytest.approx(1, abs=0.05)
+
+
+def test_a_copy_of_which_nothing_is_to_change_is_the_same() -> None:
+    after = augment(content(), Augment(copies=2))
+    np.testing.assert_array_equal(after["X_train"][12:], after["X_train"][:12])
+
+
+# A copy's draws: turn, shift down, shift right, zoom, flip; the middle of each leaves it be.
+@pytest.mark.parametrize(
+    ("draws", "place"),
+    [
+        ([0.5, 0.5, 0.5, 0.5, 1], (1, 3)),
+        ([1, 0.5, 0.5, 0.5, 1], (1, 1)),  # 90 degrees against the clock
+        ([0.5, 1, 0.5, 0.5, 1], (3, 3)),  # two of five pixels down
+        ([0.5, 0.5, 0, 0.5, 1], (1, 1)),  # two of five pixels left
+        ([0.5, 0.5, 0.5, 1, 1], (0, 4)),  # twice as large
+        ([0.5, 0.5, 0.5, 0.5, 0], (1, 1)),  # mirrored
+        ([1, 0.5, 0.5, 0.5, 0], (3, 1)),  # mirrored, then turned
+    ],
+)
+def test_warps_go_where_they_should(draws: list[float], place: tuple[int, int]) -> None:
+    X = np.zeros((1, 5, 5, 1), "uint8")
+    X[0, 1, 3] = 255
+    how = Augmentation.model_construct(rotate=90, translate=0.4, zoom=1, flip=Flip())
+    warped = warp_images(X, affine_matrices(np.array([[*draws, 0]]), how, 5, 5))
+    assert np.unravel_index(warped[0, ..., 0].argmax(), (5, 5)) == place
+    assert warped.max() >= 250
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InputError, match="lft is not a class"):
+    with pytest.raises(InputError, match=r"^augment\.flip\.swap\.pose: lft .*left.*right"):
         augment(
-            make_data(),
+            content(),
             Augment.model_validate({"copies": 2, "flip": {"swap": {"pose": ["lft", "right"]}}}),
         )
-    table = with_train(make_data(), X=np.zeros((12, 3), "float32"))
-    with pytest.raises(InputError, match="only images can be augmented"):
+    table = content() | {"X_train": np.zeros((12, 3), "float32")}
+    with pytest.raises(InputError, match=r"^augment\.copies: "):
         augment(table, Augment(copies=2))

@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GroupShuffleSplit
 
-from facet.datasets.embedded import faces, fungi, wine
-from tests.helpers import ROOT
+from facet.datasets.embedded import wine
+from tests.helpers import ROOT, TIMEOUT
 
 AGAIN = """
 import pathlib, sys
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     with subprocess.Popen([sys.executable, "-c", AGAIN, str(second)], cwd=ROOT) as other:
         make(first, "faces", "fungi", "digits", "wine")
         make(second, "digits", "wine")
-    assert other.returncode == 0
+        assert other.wait(TIMEOUT) == 0
     return first, second
 
 
@@ -82,26 +82,52 @@ def test_index_and_images_agree(raw: Path, name: str, count: int) -> None:
     assert max(pixels.values()) == 1
 
 
-def test_faces_have_the_real_names(raw: Path) -> None:
+# How many photos of each person the real data have.
+PHOTOS = {
+    "an2i": 32,
+    "at33": 32,
+    "boland": 32,
+    "bpm": 32,
+    "ch4f": 32,
+    "cheyer": 32,
+    "choon": 31,
+    "danieln": 31,
+    "glickman": 30,
+    "karyadi": 31,
+    "kawamura": 31,
+    "kk49": 32,
+    "megak": 30,
+    "mitchell": 28,
+    "night": 32,
+    "phoebe": 31,
+    "saavik": 32,
+    "steffi": 32,
+    "sz24": 31,
+    "tammo": 30,
+}
+# How many samples of each kind the 50 images are cut from.
+SAMPLES = {"H1": 44, "H2": 44, "H3": 28, "H5": 42, "H6": 33}
+
+
+def test_faces_have_the_real_counts_of_labels(raw: Path) -> None:
     labels = [name.removesuffix(".png").split("_") for name in listed(raw / "faces")]
     users, poses, expressions, eyes = (Counter(column) for column in zip(*labels, strict=True))
-    fewer = {
-        "choon": 31,
-        "danieln": 31,
-        "glickman": 30,
-        "karyadi": 31,
-        "kawamura": 31,
-        "megak": 30,
-        "mitchell": 28,
-        "phoebe": 31,
-        "sz24": 31,
-        "tammo": 30,
-    }
-    assert users == {userid: fewer.get(userid, 32) for userid in faces.PEOPLE}
-    assert len(users) == 20
+    assert users == PHOTOS
     assert set(poses) == {"left", "right", "straight", "up"}
     assert set(expressions) == {"angry", "happy", "neutral", "sad"}
     assert set(eyes) == {"open", "sunglasses"}
+
+
+def test_faces_have_the_real_names(raw: Path, shared: Path) -> None:
+    assert set(listed(raw / "faces")) == set(listed(shared / "faces"))
+
+
+def test_fungi_have_as_many_samples_as_the_real_ones(raw: Path, shared: Path) -> None:
+    drawn, real = (
+        Counter(kind for kind, _ in {tuple(name.split("_")[:2]) for name in listed(folder)})
+        for folder in (raw / "fungi", shared / "fungi")
+    )
+    assert drawn == real
 
 
 def test_faces_come_grey_in_three_sizes(raw: Path) -> None:
@@ -118,9 +144,9 @@ def test_fungi_are_crops_of_samples(raw: Path) -> None:
         ("RGB", (224, 224), "JPEG")
     }
     labels = [name.removesuffix(".jpg").split("_") for name in listed(raw / "fungi")]
-    assert Counter(kind for kind, _, _ in labels) == dict.fromkeys(fungi.SAMPLES, 50)
+    assert Counter(kind for kind, _, _ in labels) == dict.fromkeys(SAMPLES, 50)
     samples = Counter((kind, sample) for kind, sample, _ in labels)
-    assert Counter(kind for kind, _ in samples) == fungi.SAMPLES
+    assert Counter(kind for kind, _ in samples) == SAMPLES
     assert max(samples.values()) > 3
     assert all(1 <= int(sequence) <= 20 for _, _, sequence in labels)
 

@@ -20,12 +20,39 @@ N = 120
 C = Comparison(baseline="plain", candidate="dropped", head="pose", metric="accuracy")
 
 
+def draw_answers(run: str, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of four classes, and answers of which `share` are right."""
+    rng = np.random.default_rng([int(run.partition("-")[2]), int(share * 100)])
+    y = np.arange(N) % 4
+    return y, np.where(rng.random(N) < share, y, (y + 1) % 4)
+
+
+def curve(run: str) -> dict[tuple[str, str], float]:
+    """A value of each curve of a run, as no other run has it."""
+    experiment, seed = run.split("-")
+    own = 1 + int(seed) + 10 * (experiment == "dropped")
+    return {
+        ("training", "loss"): own + 0.5,
+        ("training", "accuracy"): own / 100,
+        ("validation", "loss"): own + 0.25,
+        ("validation", "accuracy"): own / 200,
+    }
+
+
 def write(run: str, share: float, names: str = "n", verdict: str = "above chance") -> None:
     """A run's files, with `share` of the answers right."""
+    write_answers(run, *draw_answers(run, share), names, verdict)
+
+
+def write_answers(
+    run: str,
+    y: np.ndarray,
+    predicted: np.ndarray,
+    names: str = "n",
+    verdict: str = "above chance",
+) -> None:
+    """A run's files, with these labels and answers."""
     experiment, seed = run.split("-")
-    rng = np.random.default_rng([int(seed), int(share * 100)])
-    y = np.arange(N) % 4
-    predicted = np.where(rng.random(N) < share, y, (y + 1) % 4)
     items = np.array([f"{names}{i:03d}" for i in range(N)])
     Path(RUN.format(run)).mkdir(parents=True)
     save_pickle(
@@ -38,7 +65,8 @@ def write(run: str, share: float, names: str = "n", verdict: str = "above chance
         },
     )
     Path(f"{RUN.format(run)}/history.csv").write_text(
-        "epoch,learning_rate,loss,pose_accuracy,val_loss,val_pose_accuracy\n1,0.1,2,0.5,3,0.25\n"
+        "epoch,learning_rate,loss,pose_accuracy,val_loss,val_pose_accuracy\n"
+        f"1,0.1,{','.join(map(str, curve(run).values()))}\n"
     )
     right = int((predicted == y).sum())
     head = {
@@ -100,12 +128,12 @@ def test_all_runs_come_together(project: Path) -> None:
     with open("metrics/curves.csv") as file:
         curves = list(csv.DictReader(file))
     assert len(curves) == 6 * 4
-    assert {(c["part"], c["metric"], c["value"]) for c in curves} == {
-        ("training", "loss", "2"),
-        ("validation", "loss", "3"),
-        ("training", "accuracy", "0.5"),
-        ("validation", "accuracy", "0.25"),
-    }
+    for run in runs:
+        of_run = [c for c in curves if f"{c['experiment']}-{c['seed']}" == run]
+        drawn = {(c["part"], c["metric"]): float(c["value"]) for c in of_run}
+        assert drawn == pytest.approx(curve(run))
+        assert {c["epoch"] for c in of_run} == {"1"}
+        assert {c["head"] for c in of_run if c["metric"] == "accuracy"} == {"pose"}
     found = json.loads(Path("metrics/comparisons.json").read_text())["dropout"]
     assert found["verdict"] == "better"
     assert found["difference"] == pytest.approx(found["candidate_mean"] - found["baseline_mean"])
@@ -113,6 +141,27 @@ def test_all_runs_come_together(project: Path) -> None:
     assert found["p_value"] < 0.05
     assert found["cost"] == {"parameters": 2.0, "multiply_adds": 1.0}
     assert found["covers"]
+
+
+def test_the_metric_that_was_asked_for_is_compared(project: Path) -> None:
+    """One that names the commonest class alone, and one that finds the rare one."""
+    y = np.repeat([0, 1], [100, 20])
+    finds = np.where(np.arange(N) < 30, 1, y)
+    for seed in range(3):
+        write_answers(f"plain-{seed}", y, np.zeros(N, int))
+        write_answers(f"dropped-{seed}", y, finds)
+    runs = {
+        r: comparisons.read_metrics(r)
+        for r in [f"{e}-{s}" for e in ("plain", "dropped") for s in (0, 1, 2)]
+    }
+    for metric, means, verdict in (
+        ("accuracy", (100 / 120, 90 / 120), "no difference shown"),
+        ("balanced_accuracy", (0.5, 0.85), "better"),
+    ):
+        c = C.model_copy(update={"metric": metric})
+        found = comparisons.compare_experiments(c, "x", [0, 1, 2], runs)
+        assert (found["baseline_mean"], found["candidate_mean"]) == pytest.approx(means)
+        assert found["verdict"] == verdict
 
 
 def test_equal_shares_are_no_difference_and_worse_is_worse(project: Path) -> None:
@@ -154,10 +203,10 @@ def test_runs_on_different_items_are_refused(project: Path) -> None:
     runs = [f"{e}-{s}" for e in ("plain", "dropped") for s in range(3)]
     for run in runs:
         write(run, 0.7, names="m" if run == "dropped-1" else "n")
-    with pytest.raises(InputError, match=r"plain-1 and dropped-1 were tested on different items"):
+    with pytest.raises(InputError, match=r"^comparisons\.dropout: plain-1 .*dropped-1"):
         compared(dict.fromkeys(runs))
 
 
 def test_a_missing_run_is_refused(project: Path) -> None:
-    with pytest.raises(InputError, match=r"metrics/runs/plain-0.json: not readable"):
+    with pytest.raises(InputError, match=r"^metrics/runs/plain-0\.json: "):
         compare.main()

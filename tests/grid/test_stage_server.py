@@ -6,15 +6,15 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from facet.grid.stage_server import StageServer, library_state
+from facet.names import STAGES
 from facet.process import SERVER_VARIABLE, TIMINGS_VARIABLE
-from tests.helpers import ROOT, is_alive, wait_for_pid
+from tests.helpers import ROOT, is_alive, run_program, wait_for_end, wait_for_pid
 
 # Takes the place of a stage.
 PROBE = """
@@ -70,13 +70,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     """`python -m stages pickle` with `words`, in `folder`, told of the server."""
     own = {"PYTHONPATH": str(folder), SERVER_VARIABLE: server}
-    return subprocess.run(
-        [sys.executable, "-m", "stages", "pickle", *words],
-        cwd=folder,
-        env=os.environ | own | environment,
-        capture_output=True,
-        text=True,
-    )
+    stage = (sys.executable, "-m", "stages", "pickle")
+    return run_program(*stage, *words, folder=folder, **own | environment)
 
 
 def test_a_stage_runs_warm_as_it_runs_cold(
@@ -105,14 +100,12 @@ def test_how_a_stage_ends_is_told(server: StageServer, folder: Path, warm: bool)
     assert (refused.returncode, refused.stderr) == (1, "pickle: that: is wrong; mend it\n")
     unusable = launch(folder, server=address)
     assert unusable.returncode == 2
-    assert "Missing argument" in unusable.stderr
+    assert "what" in unusable.stderr.lower()  # the argument that is missing
     assert launch(folder, "die", server=address).returncode == 128 + 9
     assert launch(folder, "tell", server=address).returncode == 0
-    absent = subprocess.run(
-        [sys.executable, "-m", "stages", "absent"], cwd=folder, capture_output=True, text=True
-    )
+    absent = run_program(sys.executable, "-m", "stages", "absent", folder=folder)
     assert absent.returncode == 1
-    assert "download,pickle," in absent.stderr
+    assert all(stage in absent.stderr for stage in STAGES)
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -202,14 +195,6 @@ def test_a_server_with_a_second_thread_serves_nobody(folder: Path, tmp_path: Pat
             assert "warm False" in launch(folder, "tell", server=server.address).stdout
 
 
-def ends(*processes: int) -> bool:
-    for _ in range(200):
-        if not any(map(is_alive, processes)):
-            return True
-        time.sleep(0.05)
-    return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stage_ends_with_who_asked_for_it(
     server: StageServer, folder: Path, number: signal.Signals
@@ -220,10 +205,10 @@ def test_a_stage_ends_with_who_asked_for_it(
         cwd=folder,
         env=os.environ | {SERVER_VARIABLE: server.address},
     )
-    stage = wait_for_pid(folder, seconds=60)
+    stage = wait_for_pid(folder)
     asker.send_signal(number)
-    assert asker.wait() == -number
-    assert ends(stage)
+    assert asker.wait(60) == -number
+    wait_for_end(stage)
     assert launch(folder, "tell", server=server.address).returncode == 0  # others are served
 
 
@@ -241,8 +226,8 @@ def test_server_and_stage_end_with_who_started_them(folder: Path) -> None:
     )
     assert starter.stdout
     server = int(starter.stdout.readline())
-    stage = wait_for_pid(folder, seconds=60)
+    stage = wait_for_pid(folder)
     assert is_alive(server)
     starter.kill()
-    starter.wait()
-    assert ends(stage, server)
+    starter.wait(60)
+    wait_for_end(stage, server)

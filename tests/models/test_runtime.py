@@ -1,11 +1,10 @@
 """TensorFlow is imported with no more than training needs, and with more where it needs that."""
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import run_program
 
 IMPORT = """
 import sys
@@ -28,10 +27,5 @@ print(keras.Sequential([keras.layers.Dense(3)]).compute_output_shape((2, 5)), lo
 )
 def test_what_training_does_not_need_is_not_imported(unused: list[str], loaded: list[str]) -> None:
     """Fails when a release of Keras needs one of them: it takes twice as long to import then."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT.format(unused=unused)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program(sys.executable, "-c", IMPORT.format(unused=unused))
     assert done.stdout == f"(2, 3) {loaded}\n", done.stderr

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import pytest
 
 from facet.datasets.prepared import load_prepared
 from facet.models.training import item_weights, shuffled_order
-from facet.storage import file_sha256, load_pickle
-from tests.helpers import Project
+from facet.storage import file_sha256, load_pickle, save_pickle
+from facet.tracking import records
+from tests.helpers import Project, run_program, wait_until, wandb_environment, words_of
 
 
 def hashes(project: Project, run: str) -> dict[str, str]:
@@ -41,22 +41,20 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
         words,
         cwd=prepared.folder,
         start_new_session=True,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    for _ in range(1200):
-        if list(prepared.folder.glob(".ckpt/*/state.pkl")):
-            break
-        time.sleep(0.05)
+    wait_until(lambda: list(prepared.folder.glob(".ckpt/*/state.pkl")), "a checkpoint")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
         os.kill(pid, signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     assert list(prepared.folder.glob(".ckpt/*/state.pkl")), "it ended before it could be killed"
-    done = prepared.run(*words)
-    assert "going on after epoch" in done.stdout
+    prepared.run(*words)
     assert hashes(prepared, "dropped-0") == first
-    assert json.loads((prepared.folder / "metrics/costs/dropped-0.json").read_text())["resumed"]
+    costs = json.loads((prepared.folder / "metrics/costs/dropped-0.json").read_text())
+    assert costs["resumed"]
+    assert 0 < costs["epochs_timed"] < 40
 
 
 def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
@@ -92,14 +90,44 @@ def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) ->
     }
 
 
+def test_a_model_depends_on_its_training_part_alone(prepared: Project) -> None:
+    """Other validation and test items, other labels of theirs: the same weights, other curves."""
+    data = prepared.folder / "data/augmented/plain.pkl"
+    content = load_pickle(data)
+    made = []
+    for other in (False, True):
+        for split in ("validation", "test") if other else ():
+            content[f"X_{split}"] = 1 - content[f"X_{split}"]
+            for head in ("pose", "eyes"):
+                content[f"y_{split}_{head}"] = content[f"y_{split}_{head}"][::-1]
+        save_pickle(data, content)
+        train(prepared, "plain-0")
+        with (prepared.folder / "data/runs/plain-0/history.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        learnt, held = (
+            [[v for k, v in row.items() if k.startswith("val_") == of_validation] for row in rows]
+            for of_validation in (False, True)
+        )
+        made.append((hashes(prepared, "plain-0")["model.keras"], learnt, held))
+    (model, learnt, held), (again, learnt_again, held_again) = made
+    assert (again, learnt_again) == (model, learnt)
+    assert held_again != held
+
+
 def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project) -> None:
     prepared.parameters["experiments"]["plain"]["learning_rate"] = 1e30
     prepared.write()
     prepared.run(sys.executable, "-m", "stages.augment", "plain")
-    done = prepared.run(sys.executable, "-m", "stages.train", "plain-0", check=False)
+    words = (sys.executable, "-m", "stages.train", "plain-0")
+    done = prepared.run(*words, check=False, **wandb_environment())
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("train: non-finite loss (")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("train: ")
+    assert {"nan", "learning_rate"} <= words_of(last)
     assert not (prepared.folder / "data/runs/plain-0").exists()
+    (file,) = records.record_files(prepared.folder / "wandb")
+    (ended,) = records.read_records(file)["exit"]
+    assert ended["exit"]["exit_code"] == 1  # W&B calls it failed
 
 
 PLAIN = """
@@ -129,14 +157,8 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
     (data,) = load_prepared(prepared.folder / "data/augmented/plain.pkl")
     np.save(inputs, data.splits["test"].X)
     words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
-    done = subprocess.run(
-        words,
-        cwd=inputs.parent,
-        env=os.environ | {"PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_program(*words, folder=inputs.parent, PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
     modules, answers = json.loads(done.stdout.splitlines()[-1])
     assert set(modules) == {"keras"}
     predictions = load_pickle(folder / "predictions.pkl")
@@ -163,27 +185,29 @@ print(json.dumps({
 """
 
 
-def build(network: dict[str, Any], tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    spec = {
-        "dataset": "d",
-        "epochs": 4,
-        "batch": 8,
-        "threads": 1,
-        "learning_rate": 0.1,
-        "schedule": "constant",
-        "class_weights": "none",
-        "network": network,
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, json.dumps(spec | changes)],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+SPEC = {
+    "dataset": "d",
+    "epochs": 4,
+    "batch": 8,
+    "threads": 1,
+    "learning_rate": 0.1,
+    "schedule": "constant",
+    "class_weights": "none",
+}
+
+
+def run_code(code: str, *words: str) -> Any:
+    """What a program with TensorFlow in it prints last, as JSON."""
+    done = run_program(sys.executable, "-c", code, *words)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_network_is_built_as_described(tmp_path: Path) -> None:
+def build(network: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return run_code(BUILD, json.dumps(SPEC | {"network": network} | changes))
+
+
+def test_a_network_is_built_as_described() -> None:
     deep = [{"dense": 7}, {"dropout": 0.5}, {"dense": 3}]
     network = {
         "trunk": [
@@ -193,7 +217,7 @@ def test_a_network_is_built_as_described(tmp_path: Path) -> None:
         ],
         "heads": {"each": [], "b": deep},
     }
-    made = build(network, tmp_path, schedule="cosine")
+    made = build(network, schedule="cosine")
     kinds = [k for _, k in made["layers"]]
     assert kinds.count("Conv2D") == 2
     assert kinds.count("MaxPooling2D") == kinds.count("GlobalAveragePooling2D") == 1
@@ -207,6 +231,61 @@ def test_a_network_is_built_as_described(tmp_path: Path) -> None:
     assert made["same"]
     assert made["new"]
     assert made["rates"] == [0.1, 0.085355, 0.05, 0.014645]
+
+
+TRAIN = """
+import json, sys
+import numpy as np
+from facet.models.runtime import configure_tensorflow
+configure_tensorflow(1)
+from facet.config import Experiment
+from facet.models.training import Training
+
+def content(n, share):
+    rng = np.random.default_rng(0)
+    found = {"about": {"heads": ["kind"]}, "classes_kind": np.array(["a", "b"])}
+    for split, count in (("train", n), ("validation", 8), ("test", 8)):
+        found[f"X_{split}"] = rng.random((count, 3)).astype("float32")
+        found[f"y_{split}_kind"] = (np.arange(count) < share * count).astype("int64")
+    return found | {"copy_train": np.zeros(n, "int64")}
+
+def training(share=0.5, seed=0, n=50, **changes):
+    spec = json.loads(sys.argv[1]) | changes
+    return Training(Experiment.model_validate(spec), content(n, share), seed)
+
+out = {"states": [], "drawn": []}
+for seed in (0, 1):
+    one = training(seed=seed, schedule="cosine")
+    (layer,) = [l for l in one.model.layers if hasattr(l, "seed_generator")]
+    for epoch in range(2):
+        before = one.model.get_weights()
+        one.epoch()
+        draw, count = np.asarray(layer.seed_generator.state).tolist()
+        out["states"].append(draw)
+        out["drawn"].append(count)
+    out["rate"] = float(one.optimizer.learning_rate)
+    out["steps"] = int(one.optimizer.iterations)
+for weights in ("none", "balanced"):
+    one = training(share=0.1, n=100, class_weights=weights, epochs=60, learning_rate=0.02)
+    for _ in range(60):
+        one.epoch()
+    out[weights] = float(one.predict("train")["kind"][:, 1].mean())
+print(json.dumps(out))
+"""
+
+
+def test_an_epoch_draws_by_seed_and_number_and_takes_each_batch_once() -> None:
+    network = {"trunk": [{"dense": 4}, {"dropout": 0.5}]}
+    found = run_code(TRAIN, json.dumps(SPEC | {"network": network, "heads": ["kind"]}))
+    # Masks start anew in each epoch, of each seed from elsewhere, and are drawn in the training.
+    assert len(set(found["states"])) == 4
+    assert min(found["drawn"]) > 0
+    # Two epochs of 50 items in batches of 8, the second at the rate of half a cosine over four.
+    assert found["steps"] == 2 * 7
+    assert found["rate"] == pytest.approx(0.1 * (1 + np.cos(np.pi / 4)) / 2)
+    # What the inputs do not tell, a network answers by the classes' weights.
+    assert found["none"] == pytest.approx(0.1, abs=0.06)
+    assert found["balanced"] == pytest.approx(0.5, abs=0.12)
 
 
 def test_orders_and_weights() -> None:

@@ -17,7 +17,7 @@ from facet.portability import emulation
 from facet.portability.steps import FAULTS
 from facet.storage import md5
 from facet.tracking.provenance import describe_processor, name_processor
-from tests.helpers import ROOT, Project
+from tests.helpers import TIMEOUT, Project, run_program, words_of
 
 # What each library says of the kernels that it uses, in a process that imported the library first.
 IN_FORCE = """
@@ -99,6 +99,7 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
                     cwd=folder,
                     env=os.environ | env,
                     check=True,
+                    timeout=TIMEOUT,
                 )
             made.append(
                 {
@@ -122,14 +123,8 @@ def test_each_library_uses_avx2_and_no_more_whatever_the_environment_says() -> N
         "NPY_DISABLE_CPU_FEATURES": "",
         "TF_ENABLE_ONEDNN_OPTS": "0",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", IN_FORCE],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_program(sys.executable, "-c", IN_FORCE, **environment)
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(",")[4] for line in lines if ",info,cpu,isa:" in line] == ["isa:Intel AVX2"]
     facts = json.loads(next(line for line in lines if line.startswith("{")))
@@ -145,7 +140,8 @@ def test_a_processor_that_promises_nothing_says_why(
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     (tmp_path / "cpuinfo").write_text(CPUINFO)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    assert "has no AVX2" in processor.note_other_bytes()
+    assert "AVX2" in words_of(processor.why_other_bytes())
+    assert processor.why_other_bytes() in processor.note_other_bytes()
     processor.limit_instructions()
     assert "OPENBLAS_CORETYPE" not in os.environ  # its kernels would end the process
     facts = describe_processor()
@@ -156,7 +152,7 @@ def test_a_processor_that_promises_nothing_says_why(
         "Old",
     )
     assert (facts["flags"], facts["same_bytes"]) == (["sse4_2", "avx"], False)
-    assert "Old, GenuineIntel, 6/42, x86_64, avx" in name_processor(facts)
+    assert {"Old", "GenuineIntel", "6/42", "x86_64", "avx"} <= words_of(name_processor(facts))
 
     (tmp_path / "cpuinfo").write_text(CPUINFO.replace("avx", "avx avx2 fma"))
     assert processor.note_other_bytes() == ""
@@ -165,4 +161,4 @@ def test_a_processor_that_promises_nothing_says_why(
     assert describe_processor()["same_bytes"]
     assert not describe_processor(["a GPU"])["same_bytes"]
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    assert "is aarch64" in processor.note_other_bytes()
+    assert "aarch64" in words_of(processor.note_other_bytes())

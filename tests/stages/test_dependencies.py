@@ -71,6 +71,7 @@ def test_a_stage_declares_the_parameters_that_it_reads(project: Project, tmp_pat
     shutil.copy(ROOT / "facet/review/trace.py", site / "sitecustomize.py")
     project.run("dvc", "repro", PYTHONPATH=str(site), FACET_TRACE=str(notes))
     lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
+    assert {stage.partition("@")[0] for stage in lock} == set(STAGES)
     for stage, entry in lock.items():
         lines = [n.split("\t") for n in (notes / stage).read_text().splitlines()]
         read = {what for kind, what in lines if kind == "ask"}

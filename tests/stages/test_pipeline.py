@@ -7,13 +7,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
 from facet.config import check_params, read_params, run_names
-from tests.helpers import ROOT, Project, new_data
+from tests.helpers import ROOT, Project, new_data, wait_until, words_of
 
 ALL = [
     "download@faces",
@@ -44,7 +43,6 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
     parameters = project.parameters
     assert sorted(project.ran()) == sorted(ALL)
     assert project.ran() == []
-    assert "up to date" in project.run("dvc", "repro").stdout
     status = project.run("git", "status", "--porcelain").stdout.split("\n")
     assert {line[3:] for line in status if line} == {"dvc.lock", "metrics/"}
 
@@ -102,20 +100,25 @@ def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
 
 
 def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
-    words = ("python", "-m", "facet", "repro")
+    words = (sys.executable, "-m", "facet", "repro")
     output = project.run(*words).stdout
-    assert "2 of 2 runs to make" in output
-    assert re.search(r"plain +pose +1 +0\.\d+ +0\.\d+", output)
-    assert "dropout: dropped against plain" in output
-    assert "report: metrics/report.html" in output
+    made = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
+    pose = made["heads"]["pose"]
+    (row,) = (w for w in map(str.split, output.splitlines()) if w[:2] == ["plain", "pose"])
+    assert row[2:5] == ["1", f"{pose['accuracy']:.3f}", f"{pose['chance']:.3f}"]
+    assert "metrics/report.html" in words_of(output)
     page = (project.folder / "metrics/report.html").read_text()
-    assert "No claim about dropped against plain at pose: one seed is not a result" in page
+    assert 'id="comparison-dropout"' in page
+    assert all(f'id="run-{run}"' in page for run in ("plain-0", "dropped-0"))
     noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
     assert sorted(noted) == sorted(ALL)
     assert all(s["ran"] and s["seconds"] > 0 for s in noted.values())
     lock = (project.folder / "dvc.lock").read_text()
-    assert "nothing to do" in project.run(*words).stdout
-    assert (project.folder / "dvc.lock").read_text() == lock
+    times = [(project.folder / f).stat().st_mtime_ns for f in ("dvc.lock", "metrics/report.html")]
+    project.run(*words)
+    assert times == [
+        (project.folder / f).stat().st_mtime_ns for f in ("dvc.lock", "metrics/report.html")
+    ]
     costs = json.loads((project.folder / "metrics/costs/plain-0.json").read_text())
     assert costs["train_seconds"] > 0
 
@@ -131,7 +134,7 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     project.write()
     done = project.run(*words, check=False)
     assert done.returncode == 1
-    assert "train: non-finite loss" in done.stdout
+    assert "learning_rate" in done.stdout  # what the stage said, among what is told of the grid
     assert "evaluate@dropped-0" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     metrics = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
@@ -150,9 +153,9 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
 
     done = project.run(*words, "--run", "plan", check=False)
     assert done.returncode == 1
-    assert (
-        done.stderr == "repro: RUN=plan: no run or experiment of that name; did you mean plain?\n"
-    )
+    assert done.stderr.startswith("repro: RUN=plan: ")
+    assert "plain" in words_of(done.stderr)
+    assert done.stderr.count("\n") == 1
     project.parameters["seeds"] = []
     project.write()
     assert project.run(*words, check=False).stderr.startswith("repro: params.yaml: seeds: ")
@@ -170,8 +173,8 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
-    while not process.stdout.readline().startswith("[1/"):
-        assert process.poll() is None
+    said = iter(process.stdout.readline, "")  # to the end, should none of them come
+    assert any(line.startswith("[1/") for line in said)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -186,11 +189,7 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
                     found.append(stat.parent.name)
         return found
 
-    for _ in range(400):
-        if not left():
-            break
-        time.sleep(0.05)
-    assert left() == []
+    wait_until(lambda: left() == [], "the end of all that was started", 20)
 
 
 def test_new_data_need_no_code(project: Project) -> None:
@@ -222,7 +221,8 @@ def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     index.write_text(index.read_text().replace(victim.name, "three_part_name.png"))
     done = project.run("dvc", "repro", "-f", "normalise", check=False)
     assert done.returncode != 0
-    assert "normalise: faces: three_part_name.png: has 3 parts" in done.stderr
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("normalise: faces: "))
+    assert {"three_part_name.png", "read.parts"} <= words_of(said)
     assert "Traceback" not in done.stderr
     project.run("dvc", "checkout", "normalise@faces")
     assert stored.read_bytes() == before
@@ -239,4 +239,5 @@ def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
     assert "train" in project.run("dvc", "dag", "--collapse-foreach-matrix").stdout
     done = project.run("dvc", "exp", "run", "-S", "+experiments.plain.epochs=3")
     assert "train@plain-0" in done.stdout
-    assert Path(project.folder / "metrics/runs/plain-0.json").read_text().count('"epochs": 3')
+    made = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
+    assert made["epochs"] == 3

@@ -1,6 +1,11 @@
-"""A W&B server on the loopback: holds what it is told, and fails as it is told to."""
+"""A W&B server on the loopback: holds what it is told, and fails as it is told to.
 
-import csv
+Its GraphQL is a server's own: a query is checked against schema.graphql, and the answer has the
+fields that were asked for. Like the real one it wants the key, but not of who uploads a file: that
+one has the file's own address.
+"""
+
+import base64
 import gzip
 import http.server
 import json
@@ -13,13 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
+import graphql
 
-from facet.storage import file_sha256
-from facet.tracking import record
+from tests.helpers import KEY
 
 ENTITY = "someone"
+SCHEMA = graphql.build_schema(Path(__file__).with_name("schema.graphql").read_text())
 # What a fault may answer for an operation: a status, no answer ever, or a cut connection.
 Fault = Callable[[str], int | str | None]
 
@@ -57,8 +61,16 @@ class ReceivedRun:
         return {k: v["value"] for k, v in tree.items() if k != "_wandb"}
 
 
+def connection(nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Nodes as GraphQL lists them."""
+    return {"edges": [{"node": node} for node in nodes]}
+
+
 class Server(http.server.ThreadingHTTPServer):
-    """`runs` by id, `artifacts` by name with their files, `views` by name, `asked` in order."""
+    """`runs` by id, `artifacts` by name with their files, `views` by name, `requests` in order.
+
+    The methods named as a field of schema.graphql's Query or Mutation answer it.
+    """
 
     daemon_threads = True
 
@@ -80,130 +92,137 @@ class Server(http.server.ThreadingHTTPServer):
     def run(self, project: str, name: str) -> ReceivedRun:
         return self.runs.setdefault(name, ReceivedRun(project, name))
 
-    def answer(self, operation: str, v: dict[str, Any]) -> dict[str, Any] | None:
-        """The data of a GraphQL answer, None for an operation this server does not know."""
-        project = {"id": "p", "name": v.get("project"), "entity": {"id": "e", "name": ENTITY}}
-        match operation:
-            case "Viewer":
-                return {
-                    "viewer": {
-                        "id": "u",
-                        "entity": ENTITY,
-                        "username": ENTITY,
-                        "email": "",
-                        "flags": "{}",
-                        "teams": {"edges": []},
-                    }
-                }
-            case "UpsertBucket":
-                new = v["name"] not in self.runs
-                run = self.run(v["project"], v["name"])
-                run.about |= {k: x for k, x in v.items() if x is not None}
-                return {"upsertBucket": {"bucket": self.bucket(run, project), "inserted": new}}
-            case "RunResumeStatus":
-                run = self.runs.get(v["name"])
-                return {"model": project | {"bucket": run and self.bucket(run, project)}}
-            case "Held":
-                run = self.runs.get(v["name"])
-                return {"model": {"bucket": run and self.bucket(run, project)}}
-            case "NotifyScriptableRunAlert":
-                self.alerts.append(v["title"])
-                return {"notifyScriptableRunAlert": {"success": True}}
-            case "CreateRunFiles":
-                files = [
-                    {"name": f, "uploadUrl": f"{self.url}/store/run/{v['run']}/{f}"}
-                    for f in v["files"]
-                ]
-                return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
-            case "CreateArtifact":
-                wanted = v["input"]
-                name = wanted["artifactCollectionName"]
-                new = {"type": wanted["artifactTypeName"], "run": wanted["runName"], "files": {}}
-                self._artifact.append(new | {"state": "PENDING", "name": name})
-                self.artifacts[name] = self._artifact[-1]
-                id = str(len(self._artifact) - 1)
-                return {
-                    "createArtifact": {
-                        "artifact": {
-                            "id": id,
-                            "state": "PENDING",
-                            "artifactSequence": {"latestArtifact": None},
-                        }
-                    }
-                }
-            case "CreateArtifactManifest":
-                file = {
-                    "id": "f",
-                    "uploadUrl": f"{self.url}/store/manifest/{v['artifactID']}",
-                    "uploadHeaders": [],
-                }
-                return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
-            case "CreateArtifactFiles":
-                edges = [
-                    {
-                        "node": {
-                            "storagePath": f["name"],
-                            "uploadHeaders": [],
-                            "uploadMultipartUrls": None,
-                            "uploadUrl": f"{self.url}/store/artifact/{f['artifactID']}/{f['name']}",
-                            "artifact": {"id": f["artifactID"]},
-                        }
-                    }
-                    for f in v["input"]["artifactFiles"]
-                ]
-                return {"createArtifactFiles": {"files": {"edges": edges}}}
-            case "CommitArtifact":
-                self._artifact[int(v["artifactID"])]["state"] = "COMMITTED"
-                return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "d"}}}
-            case "KnownView":
-                found = [{"node": {"id": "v"}}] if v["view"] in self.views else []
-                return {"project": {"allViews": {"edges": found}}}
-            case "UpsertView2":
-                self.views[v["name"]] = v
-                return {
-                    "upsertView": {
-                        "inserted": True,
-                        "view": {
-                            "id": "v",
-                            "name": v["name"],
-                        },
-                    }
-                }
-        return None
+    def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a GraphQL query; errors for one that the schema does not allow."""
+        fields = {*SCHEMA.query_type.fields, *SCHEMA.mutation_type.fields}  # type: ignore[union-attr]
+        root = {name: getattr(self, name) for name in fields}
+        with self.lock:
+            done = graphql.graphql_sync(SCHEMA, query, root, variable_values=variables)
+        return dict(done.formatted)
 
-    def bucket(self, run: ReceivedRun, project: dict[str, Any]) -> dict[str, Any]:
-        def count(name: str) -> int:
-            return len(run.lines[name])
+    # --- queries ------------------------------------------------------------------------------
 
+    def viewer(self, _: Any) -> dict[str, Any]:
+        user = {"id": "u", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}"}
+        return user | {"teams": connection([])}
+
+    def serverInfo(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"features": []}
+
+    def project(
+        self, _: Any, name: str | None = None, entityName: str | None = None
+    ) -> dict[str, Any] | None:
+        """A project of the key's own user; nothing of another's."""
+        if entityName not in (None, ENTITY):
+            return None
+
+        def run(_: Any, name_of_run: str) -> dict[str, Any] | None:
+            found = self.runs.get(name_of_run)
+            return self.describe_run(found) if found and found.project == name else None
+
+        def views(_: Any, viewName: str | None = None, **__: Any) -> dict[str, Any]:
+            return connection([v for n, v in self.views.items() if viewName in (None, n)])
+
+        return {
+            "id": "p",
+            "name": name,
+            "entity": {"id": "e", "name": ENTITY},
+            "run": lambda info, name: run(info, name),
+            "bucket": lambda info, name, missingOk=False: run(info, name),
+            "allViews": views,
+        }
+
+    model = project
+
+    def describe_run(self, run: ReceivedRun) -> dict[str, Any]:
         def tail(name: str) -> str:
             return json.dumps([json.dumps(line) for line in run.lines[name][-1:]])
 
         made = [
-            {"node": {"state": a["state"], "artifactSequence": {"name": a["name"]}}}
+            {"id": a["id"], "state": a["state"], "artifactSequence": {"name": a["name"]}}
             for a in self._artifact
             if a["run"] == run.name
         ]
-        held = [{"node": {"name": n, "sizeBytes": str(len(b))}} for n, b in run.files.items()]
+        held = [{"name": n, "sizeBytes": len(b)} for n, b in run.files.items()]
         return {
-            "files": {"edges": held},
-            "outputArtifacts": {"edges": made},
             "id": f"id-{run.name}",
             "name": run.name,
             "displayName": run.about.get("displayName"),
-            "description": None,
             "config": run.about.get("config", "{}"),
-            "sweepName": None,
-            "project": project | {"name": run.project},
+            "project": self.project(None, run.project),
             "tags": run.about.get("tags") or [],
             "summaryMetrics": json.dumps(run.summary),
-            "notes": None,
             "wandbConfig": '{"t": {}}',
-            "historyLineCount": count("wandb-history.jsonl"),
+            "historyLineCount": len(run.lines["wandb-history.jsonl"]),
             "logLineCount": 0,
-            "eventsLineCount": count("wandb-events.jsonl"),
+            "eventsLineCount": len(run.lines["wandb-events.jsonl"]),
             "historyTail": tail("wandb-history.jsonl"),
             "eventsTail": tail("wandb-events.jsonl"),
+            "files": lambda _, first=50, **__: connection(held[:first]),
+            "outputArtifacts": lambda _, first=50, **__: connection(made[:first]),
         }
+
+    # --- mutations ----------------------------------------------------------------------------
+
+    def upsertBucket(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        new = input["name"] not in self.runs
+        run = self.run(input["modelName"], input["name"])
+        run.about |= {k: v for k, v in input.items() if v is not None}
+        return {"bucket": self.describe_run(run), "inserted": new}
+
+    def createRunFiles(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        run = input["runName"]
+        files = [
+            {"name": f, "uploadUrl": f"{self.url}/store/run/{run}/{f}"} for f in input["files"]
+        ]
+        return {"runID": run, "uploadHeaders": [], "files": files}
+
+    def createArtifact(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        made = {
+            "id": str(len(self._artifact)),
+            "name": input["artifactCollectionName"],
+            "type": input["artifactTypeName"],
+            "run": input["runName"],
+            "state": "PENDING",
+            "files": {},
+        }
+        self._artifact.append(made)
+        self.artifacts[made["name"]] = made
+        return {"artifact": made | {"artifactSequence": {"latestArtifact": None}}}
+
+    def createArtifactManifest(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        url = f"{self.url}/store/manifest/{input['artifactID']}"
+        file = {"id": "f", "uploadUrl": url, "uploadHeaders": []}
+        return {"artifactManifest": {"id": "m", "file": file}}
+
+    def createArtifactFiles(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        files = [
+            {
+                "storagePath": f["name"],
+                "uploadHeaders": [],
+                "uploadUrl": f"{self.url}/store/artifact/{f['artifactID']}/{f['name']}",
+                "artifact": {"id": f["artifactID"]},
+            }
+            for f in input["artifactFiles"]
+        ]
+        return {"files": connection(files)}
+
+    def commitArtifact(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        made = self._artifact[int(input["artifactID"])]
+        made["state"] = "COMMITTED"
+        return {"artifact": made | {"digest": "d"}}
+
+    def notifyScriptableRunAlert(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.alerts.append(input["title"])
+        return {"success": True}
+
+    def upsertView(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """A view that is sent without its id is another one, whatever its name."""
+        id = input.get("id") or f"view-{len(self.views)}"
+        new = input.get("id") not in [v["id"] for v in self.views.values()]
+        name = input["name"] if not new or input["name"] not in self.views else f"{id} again"
+        self.views[name] = input | {"id": id, "name": name}
+        return {"view": self.views[name], "inserted": new}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -231,13 +250,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _has_key(self) -> bool:
+        expected = base64.b64encode(f"api:{KEY}".encode()).decode()
+        return self.headers.get("Authorization") == f"Basic {expected}"
+
     def handle_any(self) -> None:
-        body, variables = self._body(), {}
+        body, query = self._body(), {}
         operation = self.path.split("/")[1 if "/store/" in self.path else -1]
         if self.path == "/graphql":
             query = json.loads(body)
             name = re.search(r"(?:query|mutation)\s+(\w+)", query["query"])
-            operation, variables = name[1] if name else "?", query.get("variables") or {}
+            operation = name[1] if name else "?"
         self.server.requests.append(operation)
         fault = self.server.fault(operation)
         if fault == "hang":
@@ -246,22 +269,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         elif isinstance(fault, int):
             self._say(fault, b'{"error":"as told"}')
-        elif self.path == "/graphql":
-            with self.server.lock:
-                data = self.server.answer(operation, variables)
-            unknown = {"data": None, "errors": [{"message": f"no {operation} here"}]}
-            self._say(200, json.dumps(unknown if data is None else {"data": data}).encode())
-        elif operation == "file_stream":
-            self._stream(json.loads(body))
         elif operation == "store":
             self._store(body)
+        elif not self._has_key():
+            self._say(401, b'{"errors":[{"message":"user is not logged in"}]}')
+        elif self.path == "/graphql":
+            answer = self.server.answer(query["query"], query.get("variables") or {})
+            self._say(200, json.dumps(answer).encode())
+        elif operation == "file_stream":
+            self._stream(json.loads(body))
         else:
             self._say(404)
 
     do_GET = do_POST = do_PUT = handle_any  # noqa: N815
 
     def _stream(self, body: dict[str, Any]) -> None:
-        _, _, _, project, name, _ = self.path.split("/")
+        _, _, entity, project, name, _ = self.path.split("/")
+        if entity != ENTITY:
+            self._say(404)
+            return
         with self.server.lock:
             run = self.server.run(project, name)
             for file, part in (body.get("files") or {}).items():
@@ -283,56 +309,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             else:
                 self.server._artifact[int(id)]["files"]["/".join(rest)] = body
         self._say(200)
-
-
-def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
-    """Assert that all the server was told of a run is what the run's own files hold."""
-    about = json.loads((folder / f"data/runs/{run}/model.json").read_text())
-    metrics = json.loads((folder / f"metrics/runs/{run}.json").read_text())
-    received = server.runs[about["wandb"]["id"]]
-    with (folder / f"data/runs/{run}/history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [line["_step"] for line in received.history] == list(range(1, len(rows) + 2))
-    for row, line in zip(rows, received.history, strict=False):
-        for key, value in row.items():
-            name = key.replace("val_", "validation/") if "val_" in key else f"train/{key}"
-            name = key if key in ("epoch", "learning_rate") else name
-            assert line[name] == pytest.approx(float(value), rel=1e-6), name
-    parameters = yaml.safe_load((folder / "params.yaml").read_text())
-    assert received.config["defaults"] == parameters["defaults"]
-    assert received.config["experiments"] == {
-        about["experiment"]: parameters["experiments"][about["experiment"]]
-    }
-    outputs = {p.name: file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()}
-    outputs[f"{run}.json"] = file_sha256(folder / f"metrics/runs/{run}.json")
-    assert received.config["outputs"] == outputs
-    data = folder / f"data/augmented/{about['experiment']}.pkl"
-    assert received.config["provenance"]["data_sha256"] == file_sha256(data)
-    assert received.config["provenance"]["identity"] == about["identity"]
-    for head, figures in metrics["heads"].items():
-        for key in ("accuracy", "balanced_accuracy", "chance", "correct", "verdict"):
-            assert received.summary[f"test/{head}/{key}"] == figures[key]
-    losses = [float(r["val_loss"]) for r in rows]
-    assert received.summary["best/validation/loss"] == pytest.approx(min(losses), rel=1e-6)
-    assert received.summary["final/validation/loss"] == pytest.approx(losses[-1], rel=1e-6)
-    assert received.summary["best_epoch"] == losses.index(min(losses)) + 1
-    model = server.artifacts[f"model-{received.name}"]
-    assert model["state"] == "COMMITTED"
-    assert model["files"]["model.keras"] == (folder / f"data/runs/{run}/model.keras").read_bytes()
-    stored = {p.read_bytes() for p in (folder / f"data/evaluations/{run}").glob("*.png")}
-    assert stored <= {
-        content for name, content in received.files.items() if "images/pictures" in name
-    }
-    table = server.artifacts[f"run-{received.name}-answers"]
-    assert table["state"] == "COMMITTED"
-    answers = json.loads(table["files"]["answers.table.json"])["data"]
-    assert len(answers) == min(metrics["n_test"], record.TABLE_ROWS)
-    assert received.about["groupName"] == about["experiment"]
-    assert received.about["jobType"] == "train"
-    assert set(received.about["tags"]) == {about["dataset"], about["experiment"]}
-    warnings = {f"{run}: {w.partition(':')[0]}" for w in metrics["warnings"]}
-    assert warnings <= set(server.alerts)
-    return received
 
 
 @contextmanager

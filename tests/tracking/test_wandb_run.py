@@ -7,24 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from facet.datasets.prepared import PreparedData, SplitData
 from facet.tracking import record, records, wandb_run
-from tests.helpers import KEY, ROOT, Project, wandb_environment
-from tests.tracking.server import serving
-
-
-def recorded(folder: Path) -> dict[str, list[Any]]:
-    """What each run recorded, by kind, all processes together in order of time."""
-    found: dict[str, list[Any]] = {}
-    for file in records.record_files(folder / "wandb"):
-        for kind, those in records.read_records(file).items():
-            found.setdefault(kind, []).extend(those)
-    return found
+from tests.helpers import KEY, Project, run_program, wandb_environment
+from tests.tracking.helpers import recorded, track
+from tests.tracking.server import Fault, Server
 
 
 def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(tracked: Project) -> None:
@@ -61,48 +52,6 @@ def test_comparisons_are_a_run_with_the_tables_and_plots(tracked: Project) -> No
 
 # --- a run without a training ----------------------------------------------------------------
 
-RUN = """
-import os, sys, time
-import numpy as np
-from facet.tracking import wandb_run
-how = sys.argv[1].split(",")
-begun = time.monotonic()
-run = wandb_run.Run("plain-0-abc", "resumed" in how, "joins" in how, config={"a": 1})
-first = 6 if "resumed" in how else 1
-for epoch in range(first, first + 5):
-    run.log({"epoch": epoch, "loss": 1 / epoch}, step=epoch)
-time.sleep(3 * ("long" in how))
-if "tells" in how:
-    table = wandb_run.Table(["n"], [[1], [2]])
-    image = np.zeros((4, 4, 1), "uint8")
-    shown = {"table": table, "images": wandb_run.Table(["image"], [[image]])}
-    more = {"summary": {"b": 2}, "alerts": {"careful": "now"}}
-    run.log_record(wandb_run.RunRecord("", {}, shown=shown, **more))
-if "killed" in how:
-    time.sleep(1)
-    os.kill(os.getpid(), 9)
-if "dies" in how:
-    input()
-run.finish()
-print(run.id, time.monotonic() - begun, "wandb" in sys.modules)
-"""
-
-
-def track(folder: Path, how: str = "new", **env: str) -> tuple[str, float, str, str]:
-    """Its id, the seconds it took, what it said, and whether it imported W&B."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, how],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=clean | {"PYTHONPATH": str(ROOT)} | env,
-    )
-    assert "killed" in how or done.returncode == 0, done.stderr
-    id, seconds, imported = (done.stdout or "- 0 -").split()
-    return id, float(seconds), done.stderr, imported
-
-
 IDS = """
 import os, shutil
 from pathlib import Path
@@ -120,13 +69,7 @@ record_run()
 
 
 def test_a_repeat_is_a_run_beside_the_first_and_what_joins_is_no_repeat(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IDS],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | wandb_environment(),
-    )
+    done = run_program(sys.executable, "-c", IDS, folder=tmp_path, **wandb_environment())
     first, second = "plain-0-abc", "plain-0-abc-r1"
     assert done.stdout.split() == [first, first, second, second, "plain-0-abc-r2"], done.stderr
 
@@ -139,13 +82,13 @@ def test_kill_9_loses_no_epoch_and_three_seconds_show_the_cpu(tmp_path: Path) ->
 
 
 def test_disabled_imports_nothing_and_writes_nothing(tmp_path: Path) -> None:
-    assert track(tmp_path, WANDB_MODE="disabled")[3] == "False"
+    assert not track(tmp_path, WANDB_MODE="disabled").imported_wandb
     assert not list(tmp_path.iterdir())
 
 
 # --- what a server can do --------------------------------------------------------------------
 
-FAULTS: dict[str, wandb_run.Any] = {
+FAULTS: dict[str, Fault] = {
     "hangs": lambda _: "hang",
     "answers 500": lambda _: 500,
     "does not know the key": lambda _: 401,
@@ -155,21 +98,20 @@ FAULTS: dict[str, wandb_run.Any] = {
 
 
 @pytest.mark.parametrize("what", ["is not there", *FAULTS])
-def test_a_bad_server_costs_seconds_and_nothing_is_lost(tmp_path: Path, what: str) -> None:
-    with serving() as server:
-        server.fault = FAULTS.get(what, lambda _: None)
-        url = server.url if what in FAULTS else "http://127.0.0.1:9"
-        _, seconds, output, _ = track(tmp_path, **wandb_environment(url))
-        assert "make sync" in output
-        assert "Traceback" not in output
-        # The promise is 15 seconds; the rest is for a machine that is busy with other tests.
-        assert seconds < 40
-        assert len(recorded(tmp_path)["history"]) == 5
-        if what == "hangs":  # what comes next in the grid does not even ask
-            server.requests.clear()
-            track(tmp_path, **wandb_environment(url))
-            assert server.requests == []
-            assert len(recorded(tmp_path)["history"]) == 10
+def test_a_bad_server_costs_seconds_and_nothing_is_lost(
+    tmp_path: Path, server: Server, what: str
+) -> None:
+    server.fault = FAULTS.get(what, lambda _: None)
+    url = server.url if what in FAULTS else "http://127.0.0.1:9"
+    errors = track(tmp_path, **wandb_environment(url)).errors
+    assert "make sync" in errors
+    assert "Traceback" not in errors
+    assert len(recorded(tmp_path)["history"]) == 5
+    if what == "hangs":  # what comes next in the grid does not even ask
+        server.requests.clear()
+        track(tmp_path, **wandb_environment(url))
+        assert server.requests == []
+        assert len(recorded(tmp_path)["history"]) == 10
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
@@ -248,7 +190,7 @@ def test_gpu_samples_would_flow(tmp_path: Path) -> None:
     assert seen[-1]["gpu.0.memoryAllocated"] == pytest.approx(25)
 
 
-# --- what a story holds ----------------------------------------------------------------------
+# --- what a record holds ---------------------------------------------------------------------
 
 
 def test_the_worst_answers_come_first_and_not_too_many() -> None:
@@ -265,6 +207,14 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
     data.splits["test"] = replace(test, X=np.zeros((n, 3)))
     table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert "image" not in table.columns
+
+
+def test_a_warning_of_a_run_is_an_alert(tracked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tracked.folder)
+    file = Path("metrics/runs/plain-0.json")
+    metrics = json.loads(file.read_text()) | {"warnings": ["odd: pose: 0.10 is little"]}
+    file.write_text(json.dumps(metrics))
+    assert record.record_run("plain-0").alerts == {"plain-0: odd": "odd: pose: 0.10 is little"}
 
 
 def test_the_model_is_dvcs_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SIDE, FIELD = 224, 320  # pixels of an image and of the sample it is cut from
 PER_CLASS = 50
-SAMPLES = {"H1": 44, "H2": 42, "H3": 28, "H5": 42, "H6": 33}  # as many as the real ones have
+SAMPLES = {"H1": 44, "H2": 44, "H3": 28, "H5": 42, "H6": 33}  # as many as the real ones have
 # Background, body and outline: unstained, blue, pink, brown, green, grey.
 STAINS = (
     ((200, 205, 195), (176, 180, 172), (96, 104, 92)),
