@@ -189,6 +189,24 @@ def test_chance_verdicts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("right", "verdict"),
+    [(31, "above chance"), (30, "at chance"), (20, "at chance"), (19, "below chance")],
+)
+def test_a_verdict_on_chance_is_two_sided_at_five_percent(right: int, verdict: str) -> None:
+    """50 items of each of two classes, 50 said to be each: Fisher's exact test knows the level."""
+    true = np.repeat([0, 1], 50)
+    predicted = np.concatenate([np.arange(50) >= right, np.arange(50) < right]).astype(int)
+    table = [[right, 50 - right], [50 - right, right]]
+    level = min(
+        distributions.fisher_exact(table, alternative=side).pvalue for side in ("greater", "less")
+    )
+    assert (level < 0.025) == (verdict != "at chance")
+    assert level < 0.05
+    found = statistics.judge_against_chance(true, predicted, 2, names(np.arange(100)))
+    assert found == verdict
+
+
+@pytest.mark.parametrize(
     ("n", "classes", "size", "alike"),
     [(40, 20, 1, 0), (160, 4, 1, 0), (160, 4, 4, 1), (80, 20, 4, 1), (156, 3, 13, 0.7)],
 )

@@ -293,9 +293,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for file, part in (body.get("files") or {}).items():
                 if file == "output.log":
                     continue
-                rows = [json.loads(line) for line in part["content"]]
                 known = run.lines[file]
-                known[part["offset"] :] = rows
+                if part["offset"] > len(known):  # rows in between would be lost
+                    self._say(400)
+                    return
+                known[part["offset"] :] = [json.loads(line) for line in part["content"]]
             run.exit = body.get("exitcode") if body.get("complete") else run.exit
         self._say(200)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,28 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
     data.splits["test"] = replace(test, X=np.zeros((n, 3)))
     table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert "image" not in table.columns
+
+
+def test_the_curves_of_a_comparison_are_means_over_seeds() -> None:
+    curves = [
+        {"experiment": e, "head": h, "part": p, "epoch": str(n), "value": str(value)}
+        for (e, h, p, n), values in {
+            ("plain", "pose", "training", 1): (0.1, 0.3),
+            ("plain", "pose", "training", 2): (0.2, 0.6),
+            ("plain", "pose", "validation", 1): (0.5, 0.7),
+            ("dropped", "pose", "training", 1): (0.8,),
+            ("plain", "eyes", "training", 1): (0.9,),
+            ("other", "pose", "training", 1): (0.9,),
+        }.items()
+        for value in values
+    ]
+    c: Any = {"head": "pose", "baseline": "plain", "candidate": "dropped"}
+    lines = record.plot_comparison("x", c, curves).lines
+    assert lines == {
+        "plain, training": ([1, 2], pytest.approx([0.2, 0.4])),
+        "plain, validation": ([1], pytest.approx([0.6])),
+        "dropped, training": ([1], [0.8]),
+    }
 
 
 def test_a_warning_of_a_run_is_an_alert(tracked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
