@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from facet.datasets.decode import decode_items
-from facet.datasets.items import save_items
+from facet.datasets.items import describe_sizes, save_items
 from facet.names import PICKLED, RAW
 from facet.process import run_stage
 from facet.storage import atomic_write
@@ -17,12 +15,7 @@ def main(dataset: str) -> None:
         folder.mkdir()
         items = decode_items(Path(RAW.format(dataset)), folder / "pixels.npy")
         save_items(folder, items)
-    sizes = ""
-    if items.images:
-        shapes, counts = np.unique(items.images.shapes, axis=0, return_counts=True)
-        each = zip(shapes.tolist(), counts.tolist(), strict=True)
-        sizes = ", " + ", ".join(f"{n} of {w}x{h}x{c}" for (h, w, c), n in sorted(each)[:9])
-    print(f"{dataset}: {len(items)} items{sizes}")
+    print(f"{dataset}: {', '.join([f'{len(items)} items', *describe_sizes(items)])}")
 
 
 if __name__ == "__main__":

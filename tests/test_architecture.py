@@ -54,7 +54,7 @@ def test_a_new_stage_shows_with_its_arrow(copied: Path) -> None:
     graph = yaml.safe_load((copied / "dvc.yaml").read_text())
     graph["stages"]["publish"] = {
         "foreach": "${experiments}",
-        "do": {"cmd": "x", "deps": ["data/augmented/${key}.pkl"], "outs": ["data/${key}.tar"]},
+        "do": {"cmd": "x", "deps": ["data/augmented/${key}"], "outs": ["data/${key}.tar"]},
     }
     (copied / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
     after = architecture.draw_architecture(copied)

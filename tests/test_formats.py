@@ -8,7 +8,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from facet import formats
-from facet.storage import load_pickle, read_csv
+from facet.storage import read_csv
 from tests.helpers import ROOT, Project
 
 CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -41,9 +41,9 @@ def test_files_hold_what_their_types_say(prepared: Project) -> None:
         return json.loads((folder / path).read_text())
 
     check(formats.RawManifest, read("data/faces/raw/manifest.json"))
-    check(formats.Items, load_pickle(folder / "data/faces/pickled.pkl"))
-    check(formats.DataInfo, load_pickle(folder / "data/faces/normalised.pkl")["about"])
-    check(formats.DataInfo, load_pickle(folder / "data/augmented/plain.pkl")["about"])
+    check(formats.ItemsInfo, read("data/faces/pickled/about.json"))
+    check(formats.DataInfo, read("data/faces/normalised/about.json"))
+    check(formats.DataInfo, read("data/augmented/plain/about.json"))
     check(formats.ModelInfo, read("data/runs/plain-0/model.json"))
     check(formats.RunMetrics, read("metrics/runs/plain-0.json"))
     check(formats.RunCosts, read("metrics/costs/plain-0.json"))

@@ -15,6 +15,7 @@ ROOMS = (
     "formats",
     "config",
     "storage",
+    "arrays",
     "process",
     "datasets",
     "models",

@@ -52,6 +52,16 @@ class Items:
         return len(self.names)
 
 
+def describe_sizes(items: Items, most: int = 9) -> list[str]:
+    """How many images there are of each size, the smallest sizes first; none for a table."""
+    if items.images is None:
+        return []
+    shapes, counts = np.unique(items.images.shapes, axis=0, return_counts=True)
+    each = zip(shapes.tolist()[:most], counts.tolist(), strict=False)
+    said = [f"{n} of {width}x{height}x{channels}" for (height, width, channels), n in each]
+    return said + ([f"and {len(shapes) - most} more sizes"] if len(shapes) > most else [])
+
+
 def save_items(folder: Path, items: Items) -> None:
     """Write items into a folder, beside the pixels that are there."""
     save_array(folder / "names.npy", items.names)

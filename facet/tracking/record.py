@@ -8,12 +8,11 @@ import configparser
 import hashlib
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from facet.config import parse_run
-from facet.datasets.prepared import StoredData, load_prepared, select_split
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.names import (
@@ -30,6 +29,9 @@ from facet.names import (
 from facet.storage import file_sha256, load_pickle, read_csv, read_json
 from facet.tracking import provenance
 from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
+
+if TYPE_CHECKING:
+    from facet.datasets.prepared import StoredData
 
 TABLE_ROWS = 60  # rows in a run's table of answers; each costs W&B a file
 
@@ -49,6 +51,9 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
 
     `where` is what only the machine that ran knows, for its provenance.
     """
+    # `compare`, which records no run, depends on nothing of this.
+    from facet.datasets.prepared import load_prepared, select_split
+
     folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
     path = Path(AUGMENTED.format(about["experiment"]))
@@ -106,7 +111,7 @@ def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, An
 
 
 def prediction_table(
-    data: StoredData, predictions: dict[str, np.ndarray], heads: list[str]
+    data: "StoredData", predictions: dict[str, np.ndarray], heads: list[str]
 ) -> Table:
     """Test items with picture, true and predicted classes; the worst first, TABLE_ROWS at most.
 

@@ -14,7 +14,7 @@ import pytest
 
 from facet.datasets.prepared import load_prepared
 from facet.models.training import item_weights, shuffled_order
-from facet.storage import file_sha256, load_pickle, save_pickle
+from facet.storage import file_sha256, load_pickle
 from facet.tracking import records
 from tests.helpers import Project, run_program, wait_until, wandb_environment, words_of
 
@@ -92,15 +92,13 @@ def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) ->
 
 def test_a_model_depends_on_its_training_part_alone(prepared: Project) -> None:
     """Other validation and test items, other labels of theirs: the same weights, other curves."""
-    data = prepared.folder / "data/augmented/plain.pkl"
-    content = load_pickle(data)
-    made = []
+    folder, made = prepared.folder / "data/augmented/plain", []
     for other in (False, True):
         for split in ("validation", "test") if other else ():
-            content[f"X_{split}"] = 1 - content[f"X_{split}"]
+            np.save(folder / f"X_{split}.npy", 255 - np.load(folder / f"X_{split}.npy"))
             for head in ("pose", "eyes"):
-                content[f"y_{split}_{head}"] = content[f"y_{split}_{head}"][::-1]
-        save_pickle(data, content)
+                file = folder / f"y_{split}_{head}.npy"
+                np.save(file, np.load(file)[::-1])
         train(prepared, "plain-0")
         with (prepared.folder / "data/runs/plain-0/history.csv").open() as file:
             rows = list(csv.DictReader(file))
@@ -154,8 +152,8 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
     train(prepared, "plain-0")
     folder = prepared.folder / "data/runs/plain-0"
     inputs = prepared.folder.parent / "inputs.npy"
-    (data,) = load_prepared(prepared.folder / "data/augmented/plain.pkl")
-    np.save(inputs, data.splits["test"].X)
+    (data,) = load_prepared(prepared.folder / "data/augmented/plain")
+    np.save(inputs, data.splits["test"].scale(data.splits["test"].originals))
     words = [sys.executable, "-c", PLAIN, str(folder / "model.keras"), str(inputs)]
     done = run_program(*words, folder=inputs.parent, PYTHONPATH="")
     assert done.returncode == 0, done.stderr
@@ -239,15 +237,17 @@ import numpy as np
 from facet.models.runtime import configure_tensorflow
 configure_tensorflow(1)
 from facet.config import Experiment
+from facet.datasets.prepared import PreparedData, SplitData
 from facet.models.training import Training
 
 def content(n, share):
     rng = np.random.default_rng(0)
-    found = {"about": {"heads": ["kind"]}, "classes_kind": np.array(["a", "b"])}
+    splits = {}
     for split, count in (("train", n), ("validation", 8), ("test", 8)):
-        found[f"X_{split}"] = rng.random((count, 3)).astype("float32")
-        found[f"y_{split}_kind"] = (np.arange(count) < share * count).astype("int64")
-    return found | {"copy_train": np.zeros(n, "int64")}
+        X, names = rng.random((count, 3)).astype("float32"), np.arange(count).astype(str)
+        y = {"kind": (np.arange(count) < share * count).astype("int64")}
+        splits[split] = SplitData(X, y, names, names)
+    return PreparedData({"heads": ["kind"]}, {"kind": np.array(["a", "b"])}, splits)
 
 def training(share=0.5, seed=0, n=50, **changes):
     spec = json.loads(sys.argv[1]) | changes

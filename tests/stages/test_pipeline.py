@@ -213,7 +213,7 @@ def test_new_data_need_no_code(project: Project) -> None:
 
 def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     project.ran("normalise")
-    stored = project.folder / "data/faces/normalised.pkl"
+    stored = project.folder / "data/faces/normalised/names_train.npy"
     before = stored.read_bytes()
     victim = sorted((project.folder.parent / "source/images").iterdir())[0]
     victim.rename(victim.with_name("three_part_name.png"))

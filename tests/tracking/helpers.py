@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from facet.storage import file_sha256
+from facet.storage import file_sha256, folder_sha256
 from facet.tracking import record, records
 from tests.helpers import ROOT, run_program, wandb_environment
 from tests.tracking.server import ReceivedRun, Server
@@ -150,8 +150,8 @@ def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
     outputs = {p.name: file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()}
     outputs[f"{run}.json"] = file_sha256(folder / f"metrics/runs/{run}.json")
     assert received.config["outputs"] == outputs
-    data = folder / f"data/augmented/{about['experiment']}.pkl"
-    assert received.config["provenance"]["data_sha256"] == file_sha256(data)
+    data = folder / f"data/augmented/{about['experiment']}"
+    assert received.config["provenance"]["data_sha256"] == folder_sha256(data)
     assert received.config["provenance"]["identity"] == about["identity"]
     for head, figures in metrics["heads"].items():
         for key in ("accuracy", "balanced_accuracy", "chance", "correct", "verdict"):

@@ -197,7 +197,7 @@ def test_gpu_samples_would_flow(tmp_path: Path) -> None:
 def test_the_worst_answers_come_first_and_not_too_many() -> None:
     n = 2 * record.TABLE_ROWS
     sure = np.linspace(0.01, 0.99, n)
-    names, X = np.arange(n).astype(str), np.full((n, 2, 2, 1), 0.5)
+    names, X = np.arange(n).astype(str), np.full((n, 2, 2, 1), 128, "uint8")
     test = SplitData(X, {"a": np.zeros(n, int)}, names, names)
     data = PreparedData({}, {"a": np.array(["no", "yes"])}, {"test": test})  # type: ignore[typeddict-item]
     table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
@@ -205,7 +205,7 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
     assert [row[0] for row in table.rows] == [str(i) for i in range(record.TABLE_ROWS)]
     assert table.rows[0][2:4] == ["no", "yes"]
     assert table.rows[0][1].dtype == np.uint8
-    data.splits["test"] = replace(test, X=np.zeros((n, 3)))
+    data.splits["test"] = replace(test, X=np.zeros((n, 3), "float32"))
     table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert "image" not in table.columns
 
