@@ -201,7 +201,7 @@ def formats() -> None:
 @app.command(epilog="Example: facet architecture > docs/architecture.svg")
 def architecture() -> None:
     """The picture of stages and packages in the README, drawn from dvc.yaml and the imports."""
-    from facet.architecture import draw_architecture
+    from facet.readme_picture import draw_architecture
 
     print(draw_architecture(Path(__file__).parents[1]))
 

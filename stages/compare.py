@@ -15,7 +15,7 @@ from facet.evaluation.comparisons import (
 from facet.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
 from facet.process import run_stage
 from facet.storage import read_csv, write_json
-from facet.tracking.record import comparisons_id, record_comparisons
+from facet.tracking.run_record import comparisons_id, record_comparisons
 from facet.tracking.wandb_run import log_to_existing_run
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from facet.config import parse_run
 from facet.datasets.prepared import load_prepared, select_split
-from facet.evaluation.figures import draw_run
 from facet.evaluation.metrics import evaluate_run
+from facet.evaluation.plots import draw_run
 from facet.names import AUGMENTED, EVALUATION, METRICS, RUN
 from facet.process import run_stage
 from facet.storage import (
@@ -16,7 +16,7 @@ from facet.storage import (
     write_json,
 )
 from facet.tracking.provenance import describe_processor
-from facet.tracking.record import find_run_id, record_run
+from facet.tracking.run_record import find_run_id, record_run
 from facet.tracking.wandb_run import log_to_existing_run
 
 

@@ -27,7 +27,7 @@ ROOMS = (
     "portability",
     "setting",
     "bench",
-    "architecture",
+    "readme_picture",
     "cli",
     "__main__",
 )

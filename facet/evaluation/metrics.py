@@ -1,10 +1,10 @@
-"""Judge a run on its test split: metrics with chance beside them, and warnings."""
+"""Judge a run on its test split: metrics with chance beside them."""
 
 import numpy as np
 
 from facet.datasets.prepared import StoredData
 from facet.evaluation import statistics
-from facet.evaluation.leakage import find_leakage
+from facet.evaluation.warnings import find_leakage, find_warnings
 from facet.formats import HeadMetrics, ModelInfo, RunMetrics
 
 
@@ -51,45 +51,6 @@ def compute_head_metrics(
         "confusion": confusion.tolist(),
         "verdict": statistics.judge_against_chance(y, predicted, len(classes), groups),
     }
-
-
-def find_warnings(
-    head: str,
-    m: HeadMetrics,
-    y: np.ndarray,
-    predicted: np.ndarray,
-    train_labels: np.ndarray,
-    train_correct: int,
-) -> list[str]:
-    """What is suspicious about a head's figures, each as `name: words`."""
-    if m["verdict"] == "not applicable":
-        return [f"not_applicable: {head}: no class of the test split was trained on"]
-    classes, found = m["classes"], []
-    if m["verdict"] == "below chance":
-        found.append(
-            f"below_chance: {head}: balanced accuracy {m['balanced_accuracy']:.2f} is below "
-            f"{m['balanced_chance']:.2f}; look for test items whose twins were trained on with "
-            "another label"
-        )
-    if statistics.exceeds_training(train_correct, len(train_labels), m["correct"] or 0, len(y)):
-        found.append(
-            f"test_above_training: {head}: {m['accuracy']:.2f} of test items right, "
-            f"{train_correct / len(train_labels):.2f} of training items"
-        )
-    for split, labels in (("training", train_labels), ("test", y)):
-        if absent := sorted(set(range(len(classes))) - set(labels.tolist())):
-            found.append(
-                f"absent_class: {head}: no {', '.join(classes[i] for i in absent[:5])} "
-                f"in the {split} split"
-            )
-    share = np.bincount(predicted).max() / len(predicted)
-    if share >= 0.98:
-        answer = classes[int(np.bincount(predicted).argmax())]
-        found.append(
-            f"majority_class: {head}: answers {answer} to {share:.0%} of items; accuracy "
-            f"{m['accuracy']:.2f} is little but that class's share"
-        )
-    return found
 
 
 def evaluate_run(

@@ -26,7 +26,7 @@ from facet.names import (
     RUNS_TABLE,
 )
 from facet.storage import read_json
-from facet.tracking import records
+from facet.tracking import offline_records
 
 WORDS = ["run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"]
 SAMPLES = 60  # of a run's system samples, at most, in a plot
@@ -138,9 +138,11 @@ class Results:
         id = cost["wandb_id"] if cost else self.ids[run]
         folder = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for file in records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []:
+        for file in (
+            offline_records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []
+        ):
             try:
-                for kind, several in records.read_records(file).items():
+                for kind, several in offline_records.read_records(file).items():
                     found[kind] += several
             except (OSError, ValueError, subprocess.CalledProcessError):
                 continue  # a record that W&B's reader refuses costs the plot its line

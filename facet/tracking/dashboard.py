@@ -15,7 +15,7 @@ from facet.config import Comparison, Parameters, check_params, read_params, run_
 from facet.errors import InputError
 from facet.names import CHANCE, COMPARISONS_FILE, METRICS, RUN
 from facet.storage import read_csv
-from facet.tracking import record, sync, wandb_run
+from facet.tracking import run_record, sync, wandb_run
 
 VIEW = "facet"
 CPU, MEMORY, GPU = "system.cpu", "system.proc.memory.rssMB", "system.gpu.0.gpu"
@@ -45,15 +45,15 @@ def restore_runs(parameters: Parameters) -> list[str]:
     for run in stored:
         if not (Path(RUN.format(run)) / "model.json").exists():
             raise InputError(f"{RUN.format(run)}: not here; bring it with `dvc pull`")
-        id = record.find_run_id(run)
+        id = run_record.find_run_id(run)
         known = count_server_rows(id)
         epochs = len(read_csv(Path(RUN.format(run)) / "history.csv"))
         # One more row than epochs: the pictures.
         if known <= epochs:
-            log_offline(record.record_run(run, id), known)
+            log_offline(run_record.record_run(run, id), known)
             restored.append(run)
-    if COMPARISONS_FILE.exists() and not count_server_rows(record.comparisons_id()):
-        log_offline(record.record_comparisons(), 0)
+    if COMPARISONS_FILE.exists() and not count_server_rows(run_record.comparisons_id()):
+        log_offline(run_record.record_comparisons(), 0)
         restored.append("comparisons")
     return restored
 

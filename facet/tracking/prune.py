@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from facet.tracking import records, sync, wandb_run
+from facet.tracking import offline_records, sync, wandb_run
 
 YOUNG_SECONDS = 600  # seconds
 
@@ -29,7 +29,7 @@ def files_needed(run: sync.Recorded) -> set[str]:
 
 def remove_uploaded(folder: Path) -> tuple[int, int]:
     """Remove the folders of uploaded runs; returns how many, and how many stay."""
-    files = records.record_files(folder)
+    files = offline_records.record_files(folder)
     uploaded = [f for f in files if f.with_name(f.name + ".synced").exists()]
     keep = set().union(
         *(files_needed(r) for f in files if f not in uploaded if (r := sync.read_recorded(f)))

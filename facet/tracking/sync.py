@@ -23,7 +23,7 @@ from wandb.errors import AuthenticationError
 from wandb.sdk.lib import wbauth
 
 from facet.errors import InputError
-from facet.tracking import records, wandb_run
+from facet.tracking import offline_records, wandb_run
 
 SECONDS = 30  # for each folder of a run; a run of the default grid takes 2 on a loopback
 STOP_AFTER = 3  # runs that fail one after the other
@@ -92,7 +92,7 @@ class Recorded:
 def read_recorded(file: Path) -> Recorded | None:
     """What a `.wandb` file holds, None for one that was killed before its run began."""
     try:
-        found = records.read_records(file)
+        found = offline_records.read_records(file)
     except subprocess.CalledProcessError:
         return None
     if "run" not in found:
@@ -119,7 +119,7 @@ def read_recorded(file: Path) -> Recorded | None:
 def find_waiting(folder: Path) -> dict[str, list[Recorded]]:
     """The folders of each run that no marker calls uploaded, in order; not those still running."""
     found: dict[str, list[Recorded]] = defaultdict(list)
-    for file in records.record_files(folder):
+    for file in offline_records.record_files(folder):
         if file.with_name(file.name + ".synced").exists():
             continue
         recorded = read_recorded(file)

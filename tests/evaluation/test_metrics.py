@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facet.evaluation import figures
-from facet.evaluation.leakage import find_leakage
-from facet.evaluation.metrics import compute_head_metrics, evaluate_run, find_warnings
+from facet.evaluation import plots
+from facet.evaluation.metrics import compute_head_metrics, evaluate_run
+from facet.evaluation.warnings import find_leakage, find_warnings
 from tests.helpers import as_data, words_of
 
 
@@ -148,7 +148,7 @@ def test_chance_is_the_commonest_class() -> None:
 def test_the_confusion_matrix_has_true_rows_and_predicted_columns() -> None:
     wrong = TRUE.copy()
     wrong[1] = 2  # one that is k1, said to be k2
-    (axis, *_) = figures.draw_confusions(evaluate_kind(TRUE, wrong)["heads"], "e-0").axes
+    (axis, *_) = plots.draw_confusions(evaluate_kind(TRUE, wrong)["heads"], "e-0").axes
     shares = np.asarray(axis.images[0].get_array())
     assert shares == pytest.approx(np.array([[1, 0, 0], [0, 0.95, 0.05], [0, 0, 1]]))
     assert {(t.get_position(), t.get_text()) for t in axis.texts} == {
@@ -172,7 +172,7 @@ def test_the_curves_are_the_historys() -> None:
         }
         for e in (1, 2, 3)
     ]
-    axes = figures.draw_curves(history, ["kind"], "e-0").axes
+    axes = plots.draw_curves(history, ["kind"], "e-0").axes
     for axis, name in zip(axes, ("loss", "kind_accuracy"), strict=True):
         assert name.split("_")[0] in axis.get_title()
         for line, key in zip(axis.lines, (name, f"val_{name}"), strict=True):
@@ -184,7 +184,7 @@ def test_the_curves_are_the_historys() -> None:
 def test_the_balance_of_classes_is_each_splits_share() -> None:
     c = content()
     c["y_test_kind"] = np.repeat([0, 1, 2], [30, 20, 10])
-    (axis,) = figures.draw_class_balance(as_data(c), ["kind"]).axes
+    (axis,) = plots.draw_class_balance(as_data(c), ["kind"]).axes
     drawn = {bars.get_label(): [bar.get_width() for bar in bars] for bars in axis.containers}
     thirds = [1 / 3] * 3
     assert drawn == {
@@ -213,7 +213,7 @@ def test_pictures_are_drawn_the_same_twice(tmp_path: Path, image: bool) -> None:
     ]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        figures.draw_run(tmp_path / name, "e-0", as_data(c), predictions, history, m)
+        plots.draw_run(tmp_path / name, "e-0", as_data(c), predictions, history, m)
     drawn = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()}
     expected = {"values.png", "classes.png", "curves.png", "confusion.png", "answers_kind.png"}
     assert set(drawn) == expected | ({"samples.png"} if image else set())

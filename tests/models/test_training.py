@@ -15,7 +15,7 @@ import pytest
 from facet.datasets.prepared import load_prepared
 from facet.models.training import item_weights, shuffled_order
 from facet.storage import file_sha256, load_pickle
-from facet.tracking import records
+from facet.tracking import offline_records
 from tests.helpers import Project, run_program, wait_until, wandb_environment, words_of
 
 
@@ -123,8 +123,8 @@ def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project
     assert last.startswith("train: ")
     assert {"nan", "learning_rate"} <= words_of(last)
     assert not (prepared.folder / "data/runs/plain-0").exists()
-    (file,) = records.record_files(prepared.folder / "wandb")
-    (ended,) = records.read_records(file)["exit"]
+    (file,) = offline_records.record_files(prepared.folder / "wandb")
+    (ended,) = offline_records.read_records(file)["exit"]
     assert ended["exit"]["exit_code"] == 1  # W&B calls it failed
 
 

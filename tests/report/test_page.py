@@ -27,7 +27,7 @@ from facet.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.report import page
 from facet.report.results import read_rows
 from facet.storage import save_pickle, write_json
-from facet.tracking import records
+from facet.tracking import offline_records
 from stages import compare, evaluate
 from tests.helpers import ROOT, small_parameters, words_of
 
@@ -467,7 +467,7 @@ def test_wandbs_own_samples_are_drawn(grid: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=grid, timeout=60)
-    assert records.record_files(id="plain-0-0a1b2c3d")
+    assert offline_records.record_files(id="plain-0-0a1b2c3d")
     charts = drawn(html())["charts"].values()
     found = [c for c in charts if has(c, "samples") and "memory" in c["title"]]
     values = found[0]["spec"]["data"]["values"]

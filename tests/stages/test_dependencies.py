@@ -131,7 +131,7 @@ PATCHES = {
         "        raise OSError\n",
     ),
     "facet/tracking/provenance.py": ('"commit": run_git("rev-parse", "HEAD")', '"commit": "none"'),
-    "facet/tracking/record.py": ("TABLE_ROWS = 60", "TABLE_ROWS = 3"),
+    "facet/tracking/run_record.py": ("TABLE_ROWS = 60", "TABLE_ROWS = 3"),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from facet.storage import file_sha256, folder_sha256
-from facet.tracking import record, records
+from facet.tracking import offline_records, run_record
 from tests.helpers import ROOT, run_program, wandb_environment
 from tests.tracking.server import ReceivedRun, Server
 
@@ -84,15 +84,15 @@ def call(folder: Path, url: str, tool: str = "sync") -> subprocess.CompletedProc
 def recorded(folder: Path, id: str = "*") -> dict[str, list[Any]]:
     """What runs recorded here, by kind, all processes together in order of time."""
     found: dict[str, list[Any]] = {}
-    for file in records.record_files(folder / "wandb", id):
-        for kind, those in records.read_records(file).items():
+    for file in offline_records.record_files(folder / "wandb", id):
+        for kind, those in offline_records.read_records(file).items():
             found.setdefault(kind, []).extend(those)
     return found
 
 
 def waiting(folder: Path) -> set[str]:
     """The ids of the runs here that no marker calls uploaded."""
-    files = records.record_files(folder / "wandb")
+    files = offline_records.record_files(folder / "wandb")
     return {
         f.stem.removeprefix("run-") for f in files if not f.with_name(f.name + ".synced").exists()
     }
@@ -172,7 +172,7 @@ def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
     table = server.artifacts[f"run-{received.name}-answers"]
     assert table["state"] == "COMMITTED"
     answers = json.loads(table["files"]["answers.table.json"])["data"]
-    assert len(answers) == min(metrics["n_test"], record.TABLE_ROWS)
+    assert len(answers) == min(metrics["n_test"], run_record.TABLE_ROWS)
     assert received.about["groupName"] == about["experiment"]
     assert received.about["jobType"] == "train"
     assert set(received.about["tags"]) == {about["dataset"], about["experiment"]}

@@ -11,7 +11,7 @@ from wandb.sdk.lib import wbauth
 
 import wandb
 from facet.errors import InputError
-from facet.tracking import records, sync, wandb_run
+from facet.tracking import offline_records, sync, wandb_run
 from tests.helpers import KEY, Project, wait_until, wandb_environment
 from tests.tracking.helpers import (
     PATIENCE,
@@ -49,10 +49,10 @@ def test_prune_removes_what_is_uploaded_and_nothing_else(tmp_path: Path, server:
     track(tmp_path, "tells")
     assert call(tmp_path, server.url).returncode == 0
     track(tmp_path, "tells")
-    (waits,) = (f for f in records.record_files(tmp_path / "wandb") if "abc-r1" in f.name)
+    (waits,) = (f for f in offline_records.record_files(tmp_path / "wandb") if "abc-r1" in f.name)
     copies = {
         e["local_path"]
-        for a in records.read_records(waits)["artifact"]
+        for a in offline_records.read_records(waits)["artifact"]
         for e in a["artifact"]["manifest"]["contents"]
     }
     for path in (tmp_path / ".wandb-data").rglob("tmp*"):
@@ -60,7 +60,7 @@ def test_prune_removes_what_is_uploaded_and_nothing_else(tmp_path: Path, server:
     done = call(tmp_path, server.url, "prune")
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "wandb") in done.stdout
-    assert records.record_files(tmp_path / "wandb") == [waits]
+    assert offline_records.record_files(tmp_path / "wandb") == [waits]
     assert {str(p) for p in (tmp_path / ".wandb-data").rglob("*") if p.is_file()} == copies
     assert call(tmp_path, server.url).returncode == 0  # nothing it needs was taken
 
@@ -85,7 +85,7 @@ def test_a_killed_and_resumed_run_is_one_with_contiguous_steps(
     tmp_path: Path, server: Server
 ) -> None:
     track(tmp_path, "killed")
-    (file,) = records.record_files(tmp_path / "wandb")
+    (file,) = offline_records.record_files(tmp_path / "wandb")
     os.utime(file, (0, 0))  # killed a while ago: no longer taken for running
     track(tmp_path, "resumed")
     assert call(tmp_path, server.url).returncode == 0

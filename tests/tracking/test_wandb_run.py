@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from facet.datasets.prepared import PreparedData, SplitData
-from facet.tracking import record, records, wandb_run
+from facet.tracking import offline_records, run_record, wandb_run
 from tests.helpers import KEY, Project, run_program, wandb_environment
 from tests.tracking.helpers import recorded, track
 from tests.tracking.server import Fault, Server
@@ -21,8 +21,8 @@ from tests.tracking.server import Fault, Server
 
 def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(tracked: Project) -> None:
     about = json.loads((tracked.folder / "data/runs/dropped-0/model.json").read_text())
-    here = records.record_files(tracked.folder / "wandb", about["wandb"]["id"])
-    trained, evaluated = (records.read_records(file) for file in here)
+    here = offline_records.record_files(tracked.folder / "wandb", about["wandb"]["id"])
+    trained, evaluated = (offline_records.read_records(file) for file in here)
     keys = {k for s in trained["stats"] for k in s["stats"]["item"]}
     assert {"cpu", "memory_percent", "proc.memory.rssMB", "disk./.usagePercent"} <= keys
     assert all("items_per_second" in h["history"]["item"] for h in trained["history"])
@@ -40,8 +40,8 @@ def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(tracked: 
 
 
 def test_comparisons_are_a_run_with_the_tables_and_plots(tracked: Project) -> None:
-    (file,) = records.record_files(tracked.folder / "wandb", "comparisons-*")
-    found = records.read_records(file)
+    (file,) = offline_records.record_files(tracked.folder / "wandb", "comparisons-*")
+    found = offline_records.read_records(file)
     assert found["run"][0]["run"]["job_type"] == "compare"
     names = {a["artifact"]["name"].rpartition("-")[2] for a in found["artifact"]}
     assert {"comparisons", "runs"} <= names
@@ -195,18 +195,18 @@ def test_gpu_samples_would_flow(tmp_path: Path) -> None:
 
 
 def test_the_worst_answers_come_first_and_not_too_many() -> None:
-    n = 2 * record.TABLE_ROWS
+    n = 2 * run_record.TABLE_ROWS
     sure = np.linspace(0.01, 0.99, n)
     names, X = np.arange(n).astype(str), np.full((n, 2, 2, 1), 128, "uint8")
     test = SplitData(X, {"a": np.zeros(n, int)}, names, names)
     data = PreparedData({}, {"a": np.array(["no", "yes"])}, {"test": test})  # type: ignore[typeddict-item]
-    table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
+    table = run_record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert table.columns == ["name", "image", "a_true", "a_said", "a_probability"]
-    assert [row[0] for row in table.rows] == [str(i) for i in range(record.TABLE_ROWS)]
+    assert [row[0] for row in table.rows] == [str(i) for i in range(run_record.TABLE_ROWS)]
     assert table.rows[0][2:4] == ["no", "yes"]
     assert table.rows[0][1].dtype == np.uint8
     data.splits["test"] = replace(test, X=np.zeros((n, 3), "float32"))
-    table = record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
+    table = run_record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
     assert "image" not in table.columns
 
 
@@ -224,7 +224,7 @@ def test_the_curves_of_a_comparison_are_means_over_seeds() -> None:
         for value in values
     ]
     c: Any = {"head": "pose", "baseline": "plain", "candidate": "dropped"}
-    lines = record.plot_comparison("x", c, curves).lines
+    lines = run_record.plot_comparison("x", c, curves).lines
     assert lines == {
         "plain, training": ([1, 2], pytest.approx([0.2, 0.4])),
         "plain, validation": ([1], pytest.approx([0.6])),
@@ -237,7 +237,7 @@ def test_a_warning_of_a_run_is_an_alert(tracked: Project, monkeypatch: pytest.Mo
     file = Path("metrics/runs/plain-0.json")
     metrics = json.loads(file.read_text()) | {"warnings": ["odd: pose: 0.10 is little"]}
     file.write_text(json.dumps(metrics))
-    assert record.record_run("plain-0").alerts == {"plain-0: odd": "odd: pose: 0.10 is little"}
+    assert run_record.record_run("plain-0").alerts == {"plain-0: odd": "odd: pose: 0.10 is little"}
 
 
 def test_the_model_is_dvcs_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,8 +252,8 @@ def test_the_model_is_dvcs_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         subprocess.run(words.split(), check=True, capture_output=True)
     Path("model.keras").unlink()
     Path("model.keras").write_bytes(b"model")
-    held = record.find_cached(Path("model.keras"))
+    held = run_record.find_cached(Path("model.keras"))
     assert held.read_bytes() == b"model"
     assert (tmp_path.parent / "elsewhere").resolve() in held.parents
     Path("model.keras").write_bytes(b"another")
-    assert record.find_cached(Path("model.keras")) == tmp_path / "model.keras"
+    assert run_record.find_cached(Path("model.keras")) == tmp_path / "model.keras"

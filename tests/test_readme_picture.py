@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from facet import architecture
+from facet import readme_picture
 from tests.helpers import ROOT
 
 
 def test_the_picture_is_what_the_code_gives() -> None:
-    drawn = architecture.draw_architecture(ROOT)
+    drawn = readme_picture.draw_architecture(ROOT)
     assert (ROOT / "docs/architecture.svg").read_text().rstrip() == drawn.rstrip(), (
         "facet architecture > docs/architecture.svg draws it anew"
     )
@@ -38,26 +38,26 @@ def test_a_new_package_and_what_imports_it_show(copied: Path) -> None:
     (copied / "facet/pruning").mkdir()
     (copied / "facet/pruning/__init__.py").write_text("")
     (copied / "facet/pruning/cut.py").write_text("def f():\n    from facet.models import network\n")
-    lines = read_texts(architecture.draw_architecture(copied))
+    lines = read_texts(readme_picture.draw_architecture(copied))
     at = lines.index("pruning")
     assert lines[at + 1 : at + 3] == ["cut", "imports models"]
     assert at < lines.index("download")  # among those that commands alone use
 
     with (copied / "stages/compare.py").open("a") as file:
         file.write("from facet.pruning import cut\n")
-    lines = read_texts(architecture.draw_architecture(copied))
+    lines = read_texts(readme_picture.draw_architecture(copied))
     assert lines.index("pruning") > lines.index("compare")  # beneath the stage that imports it
 
 
 def test_a_new_stage_shows_with_its_arrow(copied: Path) -> None:
-    before = architecture.draw_architecture(copied)
+    before = readme_picture.draw_architecture(copied)
     graph = yaml.safe_load((copied / "dvc.yaml").read_text())
     graph["stages"]["publish"] = {
         "foreach": "${experiments}",
         "do": {"cmd": "x", "deps": ["data/augmented/${key}"], "outs": ["data/${key}.tar"]},
     }
     (copied / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
-    after = architecture.draw_architecture(copied)
+    after = readme_picture.draw_architecture(copied)
     lines = read_texts(after)
     at = lines.index("publish")
     assert " ".join(lines[at + 1 : at + 5]).startswith("each experiment data/ EXPERIMENT.tar")
@@ -66,4 +66,4 @@ def test_a_new_stage_shows_with_its_arrow(copied: Path) -> None:
 
 def test_arrows_that_follow_from_others_are_left_out() -> None:
     graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set()}
-    assert architecture.drop_implied(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}
+    assert readme_picture.drop_implied(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}

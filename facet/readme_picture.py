@@ -1,8 +1,8 @@
 """The picture of the project, drawn from its code: the stages of dvc.yaml, the packages of facet/.
 
-`facet architecture > docs/architecture.svg` draws it anew; tests/test_architecture.py compares the
-two. From top to bottom: commands, packages that commands alone use, stages, packages that stages
-import, modules that all share.
+`facet architecture > docs/architecture.svg` draws it anew; tests/test_readme_picture.py compares
+the two. From top to bottom: commands, packages that commands alone use, stages, packages that
+stages import, modules that all share.
 """
 
 import ast
