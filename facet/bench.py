@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from facet.bench_data import bench_augmenting, bench_downloading, bench_memory
 from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import StageServer
@@ -172,7 +173,9 @@ def bench_repeating(times: int) -> None:
     print("repeating: medians " + ", ".join(f"{k} {v:.1f} s" for k, v in taken.items()))
 
 
-def run_benchmarks(source: str, pairs: int, trainings: int, starts: int) -> None:
+def run_benchmarks(
+    source: str, pairs: int, trainings: int, starts: int, rounds: int, images: int
+) -> None:
     """Time preparing, tracking, starting and repeating, each beside what it is compared with."""
     if pairs:
         with tempfile.TemporaryDirectory() as place:
@@ -183,4 +186,9 @@ def run_benchmarks(source: str, pairs: int, trainings: int, starts: int) -> None
     if starts:
         with tempfile.TemporaryDirectory() as place:
             bench_starting(Path(place), starts)
+    if rounds:
+        bench_augmenting(rounds)
+        bench_downloading(rounds)
+    if images:
+        bench_memory(images)
     bench_repeating(3)

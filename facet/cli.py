@@ -169,11 +169,13 @@ def bench(
     pairs: Annotated[int, typer.Option(help="how often each way of preparing", min=0)] = 3,
     trainings: Annotated[int, typer.Option(help="pairs of trainings", min=0)] = 9,
     starts: Annotated[int, typer.Option(help="pairs of a run's stages", min=0)] = 3,
+    rounds: Annotated[int, typer.Option(help="rounds of augmenting, downloading", min=0)] = 5,
+    images: Annotated[int, typer.Option(help="JPEGs to measure memory with", min=0)] = 0,
 ) -> None:
     """Time preparing, tracking, starting and repeating, each beside what it is compared with."""
     from facet.bench import run_benchmarks
 
-    run_benchmarks(source, pairs, trainings, starts)
+    run_benchmarks(source, pairs, trainings, starts, rounds, images)
 
 
 @app.command(epilog="Example: facet portable --no-pipeline")

@@ -1,5 +1,6 @@
 """Arrays come back from disk as they were, and memory does not grow with them."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from facet.arrays import Chunks, PixelFile, load_array, map_ahead, save_array
 from facet.errors import InputError
+from facet.processor import usable_cores
 from tests.helpers import ROOT
 
 plain = arrays.arrays(
@@ -98,6 +100,13 @@ def test_work_ahead_is_in_order_and_bounded(threads: int) -> None:
         done.append(value)
         assert len(begun) <= len(done) + 2 * threads + 1
     assert done == [n * n for n in range(40)]
+
+
+def test_a_stage_uses_the_cores_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FACET_CORES", raising=False)
+    assert usable_cores() == len(os.sched_getaffinity(0))
+    monkeypatch.setenv("FACET_CORES", "7")
+    assert usable_cores() == 7
 
 
 def test_an_error_ends_the_work_ahead() -> None:

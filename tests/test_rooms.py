@@ -26,6 +26,7 @@ ROOMS = (
     "review",
     "portability",
     "setting",
+    "bench_data",
     "bench",
     "readme_picture",
     "cli",

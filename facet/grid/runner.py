@@ -23,7 +23,7 @@ from facet.grid.summary import format_summary
 from facet.grid.worker import extract_error, run_target
 from facet.grid.worktree import WORKERS, sync_worktree
 from facet.names import COMPARISONS_FILE, LOCK_FILE, PARAMS_FILE, REPORT_FILE, STAGES, TIMINGS_FILE
-from facet.processor import note_other_bytes
+from facet.processor import CORES_VARIABLE, note_other_bytes, usable_cores
 from facet.storage import read_json, write_json
 from facet.tracking import wandb_run
 
@@ -165,7 +165,10 @@ def make_runs(
     ran: dict[str, float] = {}
     if plan:
         count = sum(t.startswith("evaluate@") for t in plan)
-        jobs = min(jobs or len(os.sched_getaffinity(0)), len(plan))
+        cores = usable_cores()
+        jobs = min(jobs or cores, len(plan))
+        # The workers' stages decode and warp images on as many cores as they are given.
+        os.environ[CORES_VARIABLE] = str(max(1, cores // jobs))
         print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
         results = run_on_cluster(plan, jobs, Path.cwd())
         failed = [r["target"] for r in results if r["status"] != 0]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import graphql
 import pytest
+import wandb
 import wandb_workspaces
 from graphql.language import FieldNode, ObjectFieldNode, Visitor, visit
 from graphql.utilities import TypeInfo, TypeInfoVisitor
 from wandb.util import get_core_path
 
-import wandb
 from facet.tracking import dashboard, sync
 from tests.tracking.server import SCHEMA
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb.sdk.lib import wbauth
 
-import wandb
 from facet.errors import InputError
 from facet.tracking import offline_records, sync, wandb_run
 from tests.helpers import KEY, Project, wait_until, wandb_environment
