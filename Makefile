@@ -72,7 +72,7 @@ prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
-bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B's cost, starts, a repeat
+bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B, starts, augmenting, downloading
 	python -m facet bench --source '$(SOURCE)'
 
 review: $(STAMP)  ## make HEAD's result again and compare; RUN=a,b COMMIT=x; QUICK=1 runs nothing

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -159,7 +160,7 @@ def draw_image(folder: Path, number: int) -> str:
     picture = Image.fromarray(rng.integers(90, 160, (28, 28, 3), dtype="uint8")).resize((224, 224))
     pen = ImageDraw.Draw(picture)
     for shape in range(3 + kind):
-        x, y, r = *rng.integers(20, 200, 2).tolist(), int(rng.integers(14, 45))
+        x, y, r = (int(rng.integers(a, b)) for a, b in ((20, 200), (20, 200), (14, 45)))
         box, colour = (x - r, y - r, x + r, y + r), tuple(rng.integers(0, 256, 3).tolist())
         (pen.ellipse if (kind + shape) % 2 else pen.rectangle)(box, fill=colour)
     noise = rng.integers(-12, 13, (224, 224, 3))
@@ -206,7 +207,7 @@ def bench_memory(images: int) -> None:
             drawn.mkdir(parents=True)
             place.mkdir()
             with ThreadPoolExecutor(usable_cores()) as pool:
-                names = list(pool.map(lambda i: draw_image(drawn, i), range(count)))
+                names = list(pool.map(partial(draw_image, drawn), range(count)))
             (drawn.parent / RAW_INDEX).write_text("files\n" + "\n".join(names) + "\n")
             text = LARGE.format(source=drawn.parent.as_uri())
             (place / PARAMS_FILE).write_text(yaml.safe_dump(yaml.safe_load(text)))
