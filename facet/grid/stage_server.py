@@ -102,6 +102,8 @@ def serve_project(root: Path) -> None:
 
     folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     server = StageServer(f"{os.getuid()}-{folder}")
+    # A shell has those that it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with server:
             assert server.process
