@@ -305,6 +305,11 @@ def has(chart: dict[str, Any], field: str) -> bool:
 
 
 def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> None:
+    file = grid / "metrics/runs/plain-0.json"
+    metrics = json.loads(file.read_text())
+    # With as many items of each class both metrics are the same.
+    metrics["heads"]["pose"] |= {"balanced_accuracy": 0.123, "balanced_chance": 0.4}
+    file.write_text(json.dumps(metrics))
     content = drawn(html())
     runs = {
         f"{e}-{s}": json.loads((grid / f"metrics/runs/{e}-{s}.json").read_text())
@@ -324,6 +329,13 @@ def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> Non
         for run in ("plain-0", "plain-1", "dropped-0", "dropped-1")
         for metric in ("accuracy", "balanced_accuracy")
     }
+    chances = {
+        (r["experiment"], r["metric"]): r["chance"]
+        for r in chart["spec"]["data"]["values"]
+        if "chance" in r
+    }
+    assert chances["plain", "accuracy"] == 0.5
+    assert chances["plain", "balanced accuracy"] == pytest.approx((0.4 + 0.5) / 2)
     for run, metrics in runs.items():
         e, seed = run.split("-")
         confusion = content["datasets"][metrics["dataset"]]["confusion"][e]
