@@ -229,6 +229,8 @@ def test_each_comparison_has_its_verdict_and_its_figures(grid: Path) -> None:
     figures = [f"{c['candidate_mean']:.3f}", f"{c['baseline_mean']:.3f}", "0.500"]
     figures += [f"{v:+.3f}" for v in (c["difference"], *c["ci95"])]
     assert {"dropped", "plain", "pose", *figures} <= words_of(sentence)
+    # Here the words' order is what is said.
+    assert re.search(r"dropped is better than plain\b.* 0\.922 against 0\.500", sentence)
     assert (c["candidate_mean"], c["baseline_mean"]) == pytest.approx((0.921875, 0.5))
     # Of the other, neither network is above chance.
     assert "above chance" in words(part(page, "comparison-eyes"))
