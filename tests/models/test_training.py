@@ -12,11 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facet.config import check_params
 from facet.datasets.prepared import load_prepared
+from facet.models import checkpoint
 from facet.models.training import item_weights, shuffled_order
+from facet.names import PACKAGES_FILE
 from facet.storage import file_sha256, load_pickle
 from facet.tracking import offline_records
-from tests.helpers import Project, run_program, wait_until, wandb_environment, words_of
+from tests.helpers import (
+    Project,
+    run_program,
+    small_parameters,
+    wait_until,
+    wandb_environment,
+    words_of,
+)
 
 
 def hashes(project: Project, run: str) -> dict[str, str]:
@@ -66,6 +76,31 @@ def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
     (folder / "state.pkl").write_bytes(b"cut off")
     train(prepared, "plain-0")
     assert hashes(prepared, "plain-0") == first
+
+
+def test_a_fingerprint_is_of_all_that_a_training_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the checkpoint: a training never goes on from one of other data or code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
+    data, spec = Path("plain"), check_params(small_parameters("embedded")).experiments["plain"]
+    files = [data / "X_train.npy", PACKAGES_FILE, *map(Path, checkpoint.CODE)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(str(file))
+
+    def fingerprint(run: str = "plain-0", **changes: Any) -> str:
+        return checkpoint.run_fingerprint(run, spec.model_copy(update=changes), data)
+
+    first = fingerprint()
+    others = [fingerprint("plain-1"), fingerprint(batch=17), fingerprint(epochs=3)]
+    for file in files:
+        file.write_text("changed")
+        others.append(fingerprint())
+        file.write_text(str(file))
+    assert fingerprint() == first
+    assert len({first, *others}) == 1 + len(others)
 
 
 def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) -> None:

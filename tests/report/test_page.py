@@ -234,6 +234,8 @@ def test_each_comparison_has_its_verdict_and_its_figures(grid: Path) -> None:
     figures = [f"{c['candidate_mean']:.3f}", f"{c['baseline_mean']:.3f}", "0.500"]
     figures += [f"{v:+.3f}" for v in (c["difference"], *c["ci95"])]
     assert {"dropped", "plain", "pose", *figures} <= words_of(sentence)
+    # Here the words' order is what is said.
+    assert re.search(r"dropped is better than plain\b.* 0\.922 against 0\.500", sentence)
     assert (c["candidate_mean"], c["baseline_mean"]) == pytest.approx((0.921875, 0.5))
     # Of the other, neither network is above chance.
     assert "above chance" in words(part(page, "comparison-eyes"))
@@ -310,6 +312,11 @@ def has(chart: dict[str, Any], field: str) -> bool:
 
 
 def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> None:
+    file = grid / "metrics/runs/plain-0.json"
+    metrics = json.loads(file.read_text())
+    # With as many items of each class both metrics are the same.
+    metrics["heads"]["pose"] |= {"balanced_accuracy": 0.123, "balanced_chance": 0.4}
+    file.write_text(json.dumps(metrics))
     content = drawn(html())
     runs = {
         f"{e}-{s}": json.loads((grid / f"metrics/runs/{e}-{s}.json").read_text())
@@ -329,6 +336,13 @@ def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> Non
         for run in ("plain-0", "plain-1", "dropped-0", "dropped-1")
         for metric in ("accuracy", "balanced_accuracy")
     }
+    chances = {
+        (r["experiment"], r["metric"]): r["chance"]
+        for r in chart["spec"]["data"]["values"]
+        if "chance" in r
+    }
+    assert chances["plain", "accuracy"] == 0.5
+    assert chances["plain", "balanced accuracy"] == pytest.approx((0.4 + 0.5) / 2)
     for run, metrics in runs.items():
         e, seed = run.split("-")
         confusion = content["datasets"][metrics["dataset"]]["confusion"][e]

@@ -317,10 +317,12 @@ def test_a_random_seed_left_free_in_one_stage(toy: Toy) -> None:
     assert set(made.values()) == {"follows"}
 
 
-# A training with luck of its own, which says whether its processor promises equal bytes.
+# A training with luck of its own, another in a review's clone than here but the same in each test,
+# which says whether its processor promises equal bytes.
 LUCKY = """
 import random
-write(f"data/runs/{run}/model.json", 0.4 + random.gauss(0, 0.01))
+luck = random.Random(f"{run} {Path.cwd().name}")
+write(f"data/runs/{run}/model.json", 0.4 + luck.gauss(0, 0.01))
 write(f"metrics/manifests/{run}.json", {"processor": {"same_bytes": PROMISE}})
 write(f"data/runs/{run}/history"""
 
@@ -474,6 +476,7 @@ def test_what_the_lock_does_not_tell_of_the_commit(toy: Toy) -> None:
     toy.edit("params.yaml", '"scale": 3', '"scale": 4')
     toy.edit("dvc.yaml", "  compare:\n", "  compare:\n    frozen: true\n")
     toy.edit("dvc.yaml", "  prepare:\n", "  prepare:\n    always_changed: true\n")
+    toy.edit("dvc.yaml", "python -m steps.prepare", "python -B -m steps.prepare")
     toy.edit("steps/evaluate.py", "run =", "again =")
     review, _ = toy.review("--quick")
     (uncommitted,) = (f for f in review["findings"] if f["check"] == "uncommitted")
@@ -491,6 +494,7 @@ def test_what_the_lock_does_not_tell_of_the_commit(toy: Toy) -> None:
     }
     assert ("refuse", "compare") in found
     assert ("flag", "prepare") in found
+    assert {"python", "-B", "steps.prepare"} <= found["refuse", "prepare"]
     assert {"compare"} <= found["refuse", "params.yaml: seeds"]
     assert {"prepare"} <= found["refuse", "params.yaml: scale"]
     stages = [f"{stage}@{e}" for stage in ("train", "evaluate") for e in "ab"]
