@@ -4,6 +4,7 @@ However large an array is, memory holds a few of its chunks. Each file is a plai
 Python objects: `numpy.load(file, mmap_mode="r")` opens it anywhere.
 """
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,7 +64,7 @@ def iterate_chunks(array: Array, items: int = CHUNK_ITEMS) -> Iterator[np.ndarra
 def save_array(path: Path, array: Array) -> None:
     """Write an array of numbers or fixed-width strings; its bytes depend on its content alone.
 
-    Raises TypeError for an array of objects.
+    Raises TypeError for an array of objects, InputError where the disk has no room for it.
     """
     if array.dtype.kind not in "biufU":
         raise TypeError(f"{path.name}: an array of {array.dtype} is not a plain thing to store")
@@ -71,6 +72,7 @@ def save_array(path: Path, array: Array) -> None:
     if dtype.kind == "U" and isinstance(array, np.ndarray):  # as wide as the longest
         dtype = np.dtype(f"<U{max(int(np.strings.str_len(array).max(initial=0)), 1)}")
     size = max(1, int(np.prod(array.shape[1:], dtype=int)) * dtype.itemsize)
+    check_disk(path, size * len(array))
     with path.open("wb") as file:
         _write_header(file, dtype, array.shape)
         count = 0
@@ -79,6 +81,16 @@ def save_array(path: Path, array: Array) -> None:
             count += len(chunk)
     if count != len(array):
         raise AssertionError(f"{path.name}: {count} items came, not {len(array)}")
+
+
+def check_disk(path: Path, size: int) -> None:
+    """Raise InputError unless the disk that is to hold the file `path` has `size` bytes left."""
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise InputError(
+            f"{path.name}: needs {size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free in "
+            f"{path.parent.parent}; free some, or lower augment.copies or size"
+        )
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -19,8 +19,8 @@ from facet.bench_data import bench_augmenting, bench_downloading, bench_memory
 from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import StageServer
+from facet.launch import SERVER_VARIABLE
 from facet.names import COSTS, PACKAGES_FILE, PARAMS_FILE
-from facet.process import SERVER_VARIABLE
 from facet.storage import read_json
 
 # One call of Keras's augmentation layers for each image, as the course did it, from the same

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import yaml
 from aiohttp import web
 from PIL import Image, ImageDraw
@@ -185,10 +186,9 @@ def peak_memory(words: list[str], cwd: Path, env: dict[str, str]) -> tuple[float
 
 def _family(pid: int) -> list[int]:
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return [pid]
-    return [pid, *(p for child in children for p in _family(int(child)))]
+        return [pid, *(p.pid for p in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _anonymous(pid: int) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from facet.process import errors_in_a_line
+from facet.launch import errors_in_a_line
 
 app = typer.Typer(
     name="facet",

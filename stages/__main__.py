@@ -2,8 +2,8 @@
 
 import sys
 
+from facet.launch import launch_stage
 from facet.names import STAGES
-from facet.process import launch_stage
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in STAGES:

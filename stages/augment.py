@@ -4,8 +4,8 @@ from facet.config import get_params
 from facet.datasets.augmentation import augment
 from facet.datasets.prepared import load_prepared, save_prepared
 from facet.errors import InputError
+from facet.launch import run_stage
 from facet.names import AUGMENTED, NORMALISED
-from facet.process import run_stage
 
 
 def main(experiment: str) -> None:

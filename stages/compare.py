@@ -12,8 +12,8 @@ from facet.evaluation.comparisons import (
     read_metrics,
     write_csv,
 )
+from facet.launch import run_stage
 from facet.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
-from facet.process import run_stage
 from facet.storage import read_csv, write_json
 from facet.tracking.run_record import comparisons_id, record_comparisons
 from facet.tracking.wandb_run import log_to_existing_run

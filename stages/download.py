@@ -5,8 +5,8 @@ from pathlib import Path
 
 from facet.config import get_params
 from facet.datasets.sources import download
+from facet.launch import run_stage
 from facet.names import RAW, RAW_MANIFEST
-from facet.process import run_stage
 from facet.storage import atomic_write, write_json
 
 

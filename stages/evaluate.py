@@ -6,8 +6,8 @@ from facet.config import parse_run
 from facet.datasets.prepared import load_prepared, select_split
 from facet.evaluation.metrics import evaluate_run
 from facet.evaluation.plots import draw_run
+from facet.launch import run_stage
 from facet.names import AUGMENTED, EVALUATION, METRICS, RUN
-from facet.process import run_stage
 from facet.storage import (
     atomic_write,
     load_pickle,

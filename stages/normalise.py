@@ -7,8 +7,8 @@ from facet.datasets.items import load_items
 from facet.datasets.normalisation import normalise
 from facet.datasets.prepared import save_prepared
 from facet.errors import InputError
+from facet.launch import run_stage
 from facet.names import NORMALISED, PICKLED, SPLITS
-from facet.process import run_stage
 
 
 def main(dataset: str) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from facet.datasets.decode import decode_items
 from facet.datasets.items import describe_sizes, save_items
+from facet.launch import run_stage
 from facet.names import PICKLED, RAW
-from facet.process import run_stage
 from facet.storage import atomic_write
 
 

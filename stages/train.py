@@ -7,6 +7,7 @@ from pathlib import Path
 
 from facet.config import parse_run, read_experiment
 from facet.datasets.prepared import load_prepared, select_split
+from facet.launch import run_stage
 from facet.models.checkpoint import (
     CHECKPOINTS,
     load_checkpoint,
@@ -15,10 +16,10 @@ from facet.models.checkpoint import (
     save_run,
     train_to_end,
 )
+from facet.models.memory import check_memory, machine_memory
 from facet.models.runtime import configure_tensorflow, visible_gpus
 from facet.models.training import Training
 from facet.names import AUGMENTED, COSTS
-from facet.process import run_stage
 from facet.processor import note_other_bytes
 from facet.storage import write_json
 from facet.tracking import provenance, wandb_run
@@ -33,6 +34,8 @@ def main(run: str) -> None:
     spec, declared = read_experiment(name)
     if message := note_other_bytes():
         print(message)
+    heads = {h: len(data.classes[h]) for h in spec.heads or data.about["heads"]}
+    check_memory(name, spec, data.splits["train"].X.shape[1:], heads, machine_memory())
     configure_tensorflow(spec.threads)
     fingerprint = run_fingerprint(run, spec, path)
     checkpoint = CHECKPOINTS / fingerprint / "state.pkl"

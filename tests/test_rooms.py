@@ -16,7 +16,7 @@ ROOMS = (
     "config",
     "storage",
     "arrays",
-    "process",
+    "launch",
     "datasets",
     "models",
     "evaluation",

@@ -14,8 +14,8 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from facet.errors import InputError
+from facet.launch import TIMINGS_VARIABLE
 from facet.names import LOCK_FILE
-from facet.process import TIMINGS_VARIABLE
 
 
 def changed_stages() -> set[str]:

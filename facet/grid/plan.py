@@ -28,3 +28,16 @@ def plan_targets(
                 plan[target] = (waits, upstream)
                 waits = [target]
     return plan
+
+
+def stages_to_make(plan: dict[str, tuple[list[str], list[str]]], changed: set[str]) -> list[str]:
+    """The stages that a plan's targets will run: in each the first changed one and what follows."""
+    found = []
+    for waits, stages in plan.values():
+        before = set(plan[waits[0]][1]) if waits else set()
+        stale = bool(waits)
+        for stage in (s for s in stages if s not in before):
+            stale = stale or stage in changed
+            if stale:
+                found.append(stage)
+    return list(dict.fromkeys(found))

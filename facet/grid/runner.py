@@ -8,20 +8,31 @@ together at the end, and the closing `dvc repro` must find every grid stage up t
 import datetime
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from dvc.repo import Repo
 
 from facet.config import Parameters, check_params, parse_run, read_params, run_names, suggest
 from facet.errors import InputError
 from facet.grid.dvc_session import changed_stages, open_dvc, read_lock, write_lock
-from facet.grid.plan import plan_targets
+from facet.grid.estimate import (
+    check_disk,
+    check_experiments,
+    choose_jobs,
+    estimate_disk,
+    estimate_memory,
+    measure_dataset,
+)
+from facet.grid.plan import plan_targets, stages_to_make
 from facet.grid.stage_server import StageServer
 from facet.grid.summary import format_summary
-from facet.grid.worker import extract_error, run_target
+from facet.grid.worker import TargetResult, extract_error, run_target
 from facet.grid.worktree import WORKERS, sync_worktree
+from facet.models.memory import format_bytes, machine_memory
 from facet.names import COMPARISONS_FILE, LOCK_FILE, PARAMS_FILE, REPORT_FILE, STAGES, TIMINGS_FILE
 from facet.processor import CORES_VARIABLE, note_other_bytes, usable_cores
 from facet.storage import read_json, write_json
@@ -42,7 +53,7 @@ def write_timings(ran: dict[str, float]) -> None:
 
 def run_on_cluster(
     plan: dict[str, tuple[list[str], list[str]]], jobs: int, root: Path
-) -> list[dict[str, Any]]:
+) -> list[TargetResult]:
     """Run the plan's targets on `jobs` worker processes; returns what `run_target` did of each."""
     import dask
     from distributed import LocalCluster, as_completed
@@ -61,7 +72,7 @@ def run_on_cluster(
             "distributed.scheduler.work-stealing": True,
         }
     )
-    results, known = [], read_lock(root / LOCK_FILE)
+    results, known = list[TargetResult](), read_lock(root / LOCK_FILE)
     with (
         StageServer(),
         LocalCluster(
@@ -93,19 +104,19 @@ def run_on_cluster(
         for count, future in enumerate(as_completed(list(futures.values())), 1):
             result = future.result()
             results.append(result)
-            say = f"[{count}/{len(plan)}] {result['target']}"
-            if result["status"] == 0:
-                print(f"{say} {result['seconds']:.0f} s", flush=True)
-            elif result["status"] is None:
+            say = f"[{count}/{len(plan)}] {result.target}"
+            if result.status == 0:
+                print(f"{say} {result.seconds:.0f} s", flush=True)
+            elif result.status is None:
                 print(f"{say} not run: what it needs failed", flush=True)
             else:
-                print(f"{say} FAILED\n{extract_error(result['output'])}", flush=True)
+                print(f"{say} FAILED\n{extract_error(result.output)}", flush=True)
     return results
 
 
-def merge_results(results: list[dict[str, Any]]) -> None:
+def merge_results(results: list[TargetResult]) -> None:
     """Bring the workers' results into the project: their entries of dvc.lock, their outputs."""
-    made = {k: v for r in results if r["status"] == 0 for k, v in r["entries"].items()}
+    made = {k: v for r in results if r.status == 0 for k, v in r.entries.items()}
     with Repo() as repo:
         stages = {s.addressing: s for s in repo.index.stages}
         found = read_lock(LOCK_FILE) | made
@@ -155,24 +166,84 @@ def repro(run: str, jobs: int, write_report: Callable[[set[str]], Path]) -> None
         print("W&B's server failed: what followed was recorded offline; upload it with: make sync")
 
 
+def fetch_unknown(
+    parameters: Parameters, plan: dict[str, tuple[list[str], list[str]]], changed: set[str]
+) -> dict[str, float]:
+    """Download the plan's data that come from elsewhere: only then is known how large they are.
+
+    Returns the stages that ran, with their seconds.
+    """
+    targets = [
+        f"download@{name}"
+        for name, spec in parameters.datasets.items()
+        if f"normalise@{name}" in plan
+        and f"download@{name}" in changed
+        and spec.source != "embedded"
+    ]
+    if not targets:
+        return {}
+    print(f"downloading first, to know their sizes: {', '.join(targets)}", flush=True)
+    log = WORKERS / "logs/download.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open_dvc(log) as session:
+        session.repo.reproduce(targets)
+    if session.status:
+        raise InputError(extract_error(log.read_text()).strip())
+    return session.ran
+
+
+def choose_resources(
+    parameters: Parameters,
+    plan: dict[str, tuple[list[str], list[str]]],
+    changed: set[str],
+    jobs: int,
+) -> int:
+    """How many targets go at once: `jobs`, or if 0 as many as cores and memory allow.
+
+    Prints what they take. Raises InputError where this machine is too small for one of them.
+    """
+    runs = [t.partition("@")[2] for t in plan if t.startswith("evaluate@")]
+    experiments = list(dict.fromkeys(parse_run(r)[0] for r in runs))
+    datasets = dict.fromkeys(parameters.experiments[e].dataset for e in experiments)
+    sizes = {d: measure_dataset(d, parameters.datasets[d], changed) for d in datasets}
+    limit, disk_left = machine_memory(), shutil.disk_usage(".").free
+    check_experiments(parameters, sizes, experiments, limit)
+    disk = estimate_disk(parameters, sizes, stages_to_make(plan, changed))
+    check_disk(disk, disk_left)
+    memory = estimate_memory(parameters, sizes, experiments)
+    memory_left = min(limit, psutil.virtual_memory().available)
+    needs = [memory.get(parse_run(run)[0], 0) for run in runs]
+    most = min(jobs or usable_cores(), len(plan))
+    fitting = choose_jobs(needs, most, memory_left)
+    print(
+        f"{len(runs)} runs to make, {jobs or fitting} at a time; each takes up to "
+        f"{format_bytes(max(needs, default=0))} of memory, {format_bytes(memory_left)} are free; "
+        f"all take {format_bytes(disk)} of disk, {format_bytes(disk_left)} are free",
+        flush=True,
+    )
+    if unknown := [name for name, size in sizes.items() if size.shape is None]:
+        print(f"(without {', '.join(unknown)}: how large the images are is not known yet)")
+    if jobs > fitting:
+        print(f"note: {fitting} at a time would fit into memory; {jobs} may not")
+    return most if jobs else fitting
+
+
 def make_runs(
     parameters: Parameters, wanted: list[str], changed: set[str], jobs: int, whole: bool
 ) -> None:
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
     plan = plan_targets(parameters, wanted, changed)
-    results: list[dict[str, Any]] = []
+    results: list[TargetResult] = []
     failed: list[str] = []
     ran: dict[str, float] = {}
     if plan:
-        count = sum(t.startswith("evaluate@") for t in plan)
-        cores = usable_cores()
-        jobs = min(jobs or cores, len(plan))
+        ran = fetch_unknown(parameters, plan, changed)
+        jobs = choose_resources(parameters, plan, changed - set(ran), jobs)
         # The workers' stages decode and warp images on as many cores as they are given.
-        os.environ[CORES_VARIABLE] = str(max(1, cores // jobs))
-        print(f"{count} of {len(wanted)} runs to make, {jobs} at a time", flush=True)
+        os.environ[CORES_VARIABLE] = str(max(1, usable_cores() // jobs))
         results = run_on_cluster(plan, jobs, Path.cwd())
-        failed = [r["target"] for r in results if r["status"] != 0]
-        ran = {stage: seconds for r in results for stage, seconds in r["ran"].items()}
+        failed = [r.target for r in results if r.status != 0]
+        ran |= {stage: seconds for r in results for stage, seconds in r.ran.items()}
     merge_results(results)
     made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
     if made:

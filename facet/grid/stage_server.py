@@ -3,7 +3,7 @@
 Imports take longer than most of what a stage does: TensorFlow's alone 4 s of the 6 s of a small
 training. So the grid starts a server, and `facet serve` starts one for plain `dvc repro`.
 It imports the libraries once; the command of each stage, `python -m stages NAME ITEM`, asks it
-(`facet.process`), and it forks a process that becomes that command. Nothing of the project is
+(`facet.launch`), and it forks a process that becomes that command. Nothing of the project is
 imported here: each stage reads the code of its own folder, as it is then. Where no server answers,
 a stage runs by itself, and makes the same bytes.
 
@@ -67,7 +67,7 @@ class StageServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "StageServer":
-        from facet.process import SERVER_VARIABLE, die_with
+        from facet.launch import SERVER_VARIABLE, die_with
 
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind("\0" + self.address[1:])
@@ -83,7 +83,7 @@ class StageServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        from facet.process import SERVER_VARIABLE
+        from facet.launch import SERVER_VARIABLE
 
         os.environ.pop(SERVER_VARIABLE, None)
         if self.process:
@@ -98,7 +98,7 @@ def serve_project(root: Path) -> None:
     settings. Raises InputError where a server is up already.
     """
     from facet.errors import InputError
-    from facet.process import SERVER_VARIABLE
+    from facet.launch import SERVER_VARIABLE
 
     folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     server = StageServer(f"{os.getuid()}-{folder}")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +12,46 @@ from facet.grid.worktree import WORKERS
 from facet.names import LOCK_FILE, STAGES
 
 
-def run_target(
-    target: str,
-    stages: list[str],
-    root: str,
-    lock_entries: dict[str, Any],
-    *upstream: Any,
-) -> dict[str, Any]:
-    """The `stages` of one target, in this worker's worktree; runs in a worker process.
+@dataclass(frozen=True)
+class TargetResult:
+    """What came of a target."""
 
-    `lock_entries` are entries of dvc.lock, to which those of `upstream`, the results of the targets
-    before it, are added. Returns target, status, seconds, output, the stages' entries and the
-    seconds of those that ran; status None where a target before it failed.
+    target: str
+    status: int | None
+    """0, 1 where a stage failed, None where it was not tried, since what it needs failed."""
+    seconds: float = 0.0
+    output: str = ""
+    """What DVC and the stages said."""
+    entries: dict[str, Any] = field(default_factory=dict)
+    """Its stages in dvc.lock, and those before them, as DVC writes them."""
+    ran: dict[str, float] = field(default_factory=dict)
+    """The seconds of each stage that ran; the others came out of the cache."""
+
+
+def run_target(
+    target: str, stages: list[str], root: str, entries: dict[str, Any], *upstream: TargetResult
+) -> TargetResult:
+    """Make the `stages` of one target in this worker's worktree; runs in a worker process.
+
+    `entries` are those of dvc.lock, to which those of the targets before it are added.
     """
     from distributed import get_worker
 
-    if any(w["status"] != 0 for w in upstream):
-        nothing: dict[str, Any] = {"seconds": 0.0, "output": "", "entries": {}, "ran": {}}
-        return {"target": target, "status": None} | nothing
+    if any(before.status != 0 for before in upstream):
+        return TargetResult(target, None)
     folder = Path(root) / WORKERS / str(get_worker().name)
     started = time.monotonic()
     os.environ.setdefault("WANDB_DIR", root)
     os.environ.setdefault("WANDB_DATA_DIR", f"{root}/.wandb-data")
     os.environ.setdefault("WANDB_CACHE_DIR", f"{root}/.wandb-cache")
-    lock_entries = lock_entries | {k: v for w in upstream for k, v in w["entries"].items()}
-    write_lock(folder / LOCK_FILE, lock_entries)
+    entries = entries | {k: v for before in upstream for k, v in before.entries.items()}
+    write_lock(folder / LOCK_FILE, entries)
     log = Path(root) / WORKERS / "logs" / f"{target}.log"
     log.parent.mkdir(exist_ok=True)
     with contextlib.chdir(folder), open_dvc(log) as session:
-        lock_entries |= reproduce_stages(session, stages)
-    return {
-        "target": target,
-        "status": session.status,
-        "seconds": time.monotonic() - started,
-        "output": log.read_text(errors="replace"),
-        "entries": lock_entries,
-        "ran": session.ran,
-    }
+        entries |= reproduce_stages(session, stages)
+    seconds, output = time.monotonic() - started, log.read_text(errors="replace")
+    return TargetResult(target, session.status, seconds, output, entries, session.ran)
 
 
 def extract_error(output: str) -> str:

@@ -4,6 +4,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from dvc.config import Config
+from dvc.repo import Repo
+
 WORKERS = Path(".workers")
 # What a run leaves outside DVC's outputs.
 SHARED_FOLDERS = (".ckpt", "metrics/costs", "metrics/manifests")
@@ -35,15 +38,11 @@ def sync_worktree(folder: Path, root: Path) -> None:
     local = root / ".dvc/config.local"
     config = local.read_text() if local.exists() else ""
     (folder / ".dvc/config.local").write_text(config)
-    cache = subprocess.run(
-        ["dvc", "cache", "dir"], cwd=root, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    subprocess.run(
-        ["dvc", "cache", "dir", "--local", str((root / cache).resolve())],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
+    with Repo(root) as repo:
+        cache = repo.cache.local_cache_dir
+    with Config(folder / ".dvc").edit("local") as settings:
+        # Links: large data lie once on the disk, not again for each worker.
+        settings["cache"] |= {"dir": cache, "type": ["hardlink", "copy"]}
     for name in SHARED_FOLDERS:
         (root / name).mkdir(parents=True, exist_ok=True)
         link = folder / name

@@ -15,7 +15,7 @@ from facet.datasets import decode, inputs
 from facet.errors import InputError
 from facet.formats import InputInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
-from facet.models.training import PREDICT_BATCH
+from facet.models.training import predict_batch
 from facet.names import RUN
 
 
@@ -74,9 +74,8 @@ def predict_probabilities(
     model: Any, X: np.ndarray, heads: dict[str, list[str]]
 ) -> dict[str, np.ndarray]:
     """Each head's class probabilities, N x classes float32."""
-    outputs = [
-        model(X[i : i + PREDICT_BATCH], training=False) for i in range(0, len(X), PREDICT_BATCH)
-    ]
+    many = predict_batch(X.shape[1:])
+    outputs = [model(X[i : i + many], training=False) for i in range(0, len(X), many)]
     found = {h: np.concatenate([np.asarray(o[h]) for o in outputs]) for h in heads}
     return {h: np.hstack([1 - p, p]) if len(heads[h]) == 2 else p for h, p in found.items()}
 

@@ -10,7 +10,16 @@ from facet.datasets.prepared import StoredData
 from facet.errors import InputError
 from facet.models.runtime import silence_native_output
 
-PREDICT_BATCH = 256  # items predicted at once; fixed, since it may show in the last bit
+PREDICT_BATCH, PREDICT_NUMBERS = 256, 1 << 20  # items at once, and numbers in them
+
+
+def predict_batch(shape: tuple[int, ...]) -> int:
+    """How many items of a shape are predicted at once: 256, a smaller power of 2 if they are large.
+
+    A function of the shape alone, since it may show in the last bit of a prediction.
+    """
+    fitting = max(PREDICT_NUMBERS // math.prod(shape), 1)
+    return min(PREDICT_BATCH, 1 << fitting.bit_length() - 1)
 
 
 def item_weights(y: np.ndarray, classes: int, how: str) -> np.ndarray:
@@ -150,10 +159,9 @@ class Training:
         untouched items.
         """
         items = self.data.splits[split]
-        rows = items.originals
+        rows, many = items.originals, predict_batch(items.X.shape[1:])
         batches = [
-            self._predict(items.scale(rows[i : i + PREDICT_BATCH]))
-            for i in range(0, len(rows), PREDICT_BATCH)
+            self._predict(items.scale(rows[i : i + many])) for i in range(0, len(rows), many)
         ]
         out = {}
         for head, classes in self.classes.items():

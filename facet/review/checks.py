@@ -49,7 +49,8 @@ PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_
 UNDECLARED_MODULES = {
     "facet/formats.py": "types and words: nothing of it runs in a stage",
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
-    "facet/process.py": "signals, the wording of errors, where a stage runs",
+    "facet/launch.py": "signals, the wording of errors, where a stage runs",
+    "facet/models/memory.py": "refuses a training that is too large, before it begins",
     "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
 }
 # What else a stage may read without a word in dvc.yaml, and why that can change no result.

@@ -20,7 +20,7 @@ from facet.config import suggest
 from facet.errors import InputError
 from facet.formats import Finding
 from facet.grid.worker import extract_error
-from facet.process import die_with
+from facet.launch import die_with
 from facet.review import checks, trace
 from facet.review.checks import PACKAGE_LOCK, Lock, Stage
 from facet.tracking.provenance import describe_machine

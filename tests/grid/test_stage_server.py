@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from facet.grid.stage_server import StageServer, library_state
+from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
 from facet.names import STAGES
-from facet.process import SERVER_VARIABLE, TIMINGS_VARIABLE
 from tests.helpers import ROOT, is_alive, run_program, wait_for_end, wait_for_pid
 
 # Takes the place of a stage.
@@ -37,7 +37,7 @@ def main(what: str) -> None:
         raise InputError(f"{what}: is wrong; mend it")
 
 if __name__ == "__main__":
-    from facet.process import run_stage
+    from facet.launch import run_stage
     run_stage(main)
 """
 

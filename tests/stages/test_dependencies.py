@@ -123,7 +123,7 @@ def outputs(folder: Path) -> dict[str, str]:
 
 # Changes of what no stage declares: other words, other limits, a tracker that always fails.
 PATCHES = {
-    "facet/process.py": ("def run_stage(", "WORDS = 1\n\n\ndef run_stage("),
+    "facet/launch.py": ("def run_stage(", "WORDS = 1\n\n\ndef run_stage("),
     "facet/formats.py": ("What `download` brought.", "Files"),
     "facet/errors.py": ("class InputError", "MORE = 1\n\n\nclass InputError"),
     "facet/tracking/wandb_run.py": (

@@ -113,6 +113,9 @@ def test_make_repro_is_the_grid_on_all_cores(project: Project) -> None:
     noted = json.loads((project.folder / "metrics/costs/stages.json").read_text())["stages"]
     assert sorted(noted) == sorted(ALL)
     assert all(s["ran"] and s["seconds"] > 0 for s in noted.values())
+    # What the workers made lies once on the disk: they have links to DVC's cache.
+    trees = (project.folder / ".workers").glob("[0-9]*/data/runs/*/*")
+    assert {file.stat().st_nlink > 1 for file in trees} == {True}
     lock = (project.folder / "dvc.lock").read_text()
     times = [(project.folder / f).stat().st_mtime_ns for f in ("dvc.lock", "metrics/report.html")]
     project.run(*words)

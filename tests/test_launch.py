@@ -15,7 +15,7 @@ STAGE = """
 import os, sys, time
 from pathlib import Path
 from facet.errors import InputError
-from facet.process import run_stage
+from facet.launch import run_stage
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
     if what == "refuse": raise InputError("file.csv: is\\nwrong")
