@@ -15,7 +15,12 @@ from typing import Any
 
 import yaml
 
-from facet.bench_data import bench_augmenting, bench_downloading, bench_memory
+from facet.bench_data import (
+    bench_augmenting,
+    bench_downloading,
+    bench_memory,
+    format_ratios,
+)
 from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import StageServer
@@ -86,10 +91,9 @@ def bench_preparing(place: Path, pairs: int, source: str) -> None:
         ours.append(first + time_stage(place, "augment", "faces_shallow"))
         theirs.append(first + time_process(place, "-c", COURSE_SCRIPT))
         print(f"preparing: {ours[-1]:.1f} s, the course's way {theirs[-1]:.1f} s", flush=True)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     print(
         f"preparing: medians {statistics.median(ours):.1f} s and "
-        f"{statistics.median(theirs):.1f} s; ratio {statistics.median(ratios):.3f}"
+        f"{statistics.median(theirs):.1f} s; the course's way takes {format_ratios(theirs, ours)}"
     )
 
 
@@ -148,11 +152,10 @@ def bench_starting(place: Path, pairs: int) -> None:
                 )
             if not i:  # the server may have been importing still
                 del cold[0], warm[0]
-    ratios = [a / b for a, b in zip(warm, cold, strict=True)]
     print(
         f"starting: medians of {pairs} pairs, wine_shallow-0: processes of their own "
         f"{statistics.median(cold):.1f} s, by the server {statistics.median(warm):.1f} s; "
-        f"ratio {statistics.median(ratios):.2f}"
+        f"{format_ratios(warm, cold)}"
     )
 
 

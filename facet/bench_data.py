@@ -1,6 +1,7 @@
 """Time the data path beside its peers: downloading, augmenting, many images in little memory."""
 
 import asyncio
+import importlib.util
 import os
 import re
 import statistics
@@ -22,10 +23,11 @@ import yaml
 from aiohttp import web
 from PIL import Image, ImageDraw
 
-from facet.config import Augmentation
+from facet.config import Augmentation, check_params
 from facet.datasets import sources
 from facet.datasets.augmentation import augment
 from facet.datasets.prepared import SplitData, StoredData
+from facet.models.memory import MIB, training_memory
 from facet.names import PACKAGES_FILE, PARAMS_FILE, RAW_INDEX
 from facet.processor import CORES_VARIABLE, usable_cores
 
@@ -54,13 +56,19 @@ comparisons: {{}}
 """
 
 
-def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of what each way gives, the ways in turn."""
+def take_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way gives in each of `rounds`, the ways in turn."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(way())
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
+
+
+def format_ratios(ours: list[float], theirs: list[float]) -> str:
+    """The median of what ours is of theirs, round by round, and the smallest and largest."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def bench_augmenting(rounds: int) -> None:
@@ -96,13 +104,33 @@ def bench_augmenting(rounds: int) -> None:
                 turned = turned[:, ::-1] if rng.random() < 0.5 else turned
         return n * (copies - 1) / (time.perf_counter() - begun)
 
+    def albumentations() -> float:
+        library = importlib.import_module("albumentations")
+
+        change = library.Compose(
+            [
+                library.Affine(
+                    scale=(0.92, 1.08), translate_percent=(-0.06, 0.06), rotate=(-10, 10), p=1
+                ),
+                library.HorizontalFlip(p=0.5),
+            ]
+        )
+        begun = time.perf_counter()
+        for image in images:
+            change(image=image)
+        return n / (time.perf_counter() - begun)
+
     ways = {
         "ours": lambda: ours(usable_cores()),
         "ours on one core": lambda: ours(1),
-        "OpenCV loop": loop,
+        "a loop around OpenCV": loop,
     }
+    if importlib.util.find_spec("albumentations"):  # no dependency: measured where it is installed
+        ways["Albumentations"] = albumentations
     found = take_turns(ways, rounds)
-    print("augmenting: " + ", ".join(f"{k} {v:,.0f} images/s" for k, v in found.items()))
+    for name, speeds in found.items():
+        beside = f"; {format_ratios(found['ours'], speeds)}" if name != "ours" else ""
+        print(f"augmenting: {name} {statistics.median(speeds):,.0f} images/s{beside}", flush=True)
 
 
 @contextmanager
@@ -147,11 +175,12 @@ def bench_downloading(rounds: int, count: int = 624, seconds: float = 0.25) -> N
             return time.perf_counter() - begun
 
     with serve_slowly(files | {RAW_INDEX: index.encode()}, seconds) as url:
-        taken = statistics.median(fetch(url) for _ in range(rounds))
-    alone = count * seconds
+        taken = [fetch(url) for _ in range(rounds)]
+    alone = [count * seconds] * rounds
     print(
-        f"downloading: {count} files at {seconds * 1000:.0f} ms each: {taken:.1f} s; one after the "
-        f"other {alone:.0f} s or more; ratio {alone / taken:.0f}"
+        f"downloading: {count} files at {seconds * 1000:.0f} ms each: "
+        f"{statistics.median(taken):.1f} s; one after the other {alone[0]:.0f} s or more; "
+        f"{format_ratios(alone, taken)}"
     )
 
 
@@ -171,11 +200,16 @@ def draw_image(folder: Path, number: int) -> str:
     return name
 
 
-def peak_memory(words: list[str], cwd: Path, env: dict[str, str]) -> tuple[float, float]:
-    """Seconds of a command, and the most anonymous memory of all its processes, in MiB."""
+def peak_memory(
+    words: list[str], cwd: Path, env: dict[str, str], shown: bool = False
+) -> tuple[float, float]:
+    """Seconds of a command, and the most anonymous memory of all its processes, in MiB.
+
+    What forked processes share counts in each. The command's output is dropped unless `shown`.
+    """
     begun, peak = time.monotonic(), 0
-    nothing = subprocess.DEVNULL
-    with subprocess.Popen(words, cwd=cwd, env=env, stdout=nothing, stderr=nothing) as process:
+    to = None if shown else subprocess.DEVNULL
+    with subprocess.Popen(words, cwd=cwd, env=env, stdout=to, stderr=to) as process:
         while process.poll() is None:
             peak = max(peak, sum(map(_anonymous, _family(process.pid))))
             time.sleep(0.05)
@@ -220,6 +254,13 @@ def bench_memory(images: int) -> None:
             ):
                 words = [sys.executable, "-m", "stages", stage, item]
                 seconds, peak = peak_memory(words, cwd=place, env=here)
+                told = f" (estimated {_training_estimate()} MiB)" if stage == "train" else ""
                 print(
-                    f"memory: {count} images, {stage}: {seconds:.1f} s, {peak:.0f} MiB", flush=True
+                    f"memory: {count} images, {stage}: {seconds:.1f} s, {peak:.0f} MiB{told}",
+                    flush=True,
                 )
+
+
+def _training_estimate() -> int:
+    spec = check_params(yaml.safe_load(LARGE.format(source="embedded"))).experiments["large_small"]
+    return training_memory(spec, (64, 64, 3), {"kind": len(KINDS)}) // MIB

@@ -178,6 +178,20 @@ def bench(
     run_benchmarks(source, pairs, trainings, starts, rounds, images)
 
 
+@app.command(epilog="Example: facet bench-setting class --run faces_shallow,wine_deep")
+def bench_setting(
+    name: Annotated[str, typer.Argument(help="of settings/, several with commas")] = "class",
+    run: Run = "",
+    real: Annotated[
+        Path, typer.Option(help="a folder with digits/mnist.npz, uci/faces.tar.gz and wine tables")
+    ] = Path("../shared/data"),
+) -> None:
+    """Run a setting of real data from end to end in a clone; served here as it is published."""
+    from facet.bench_setting import bench_setting
+
+    bench_setting(name, real, run)
+
+
 @app.command(epilog="Example: facet portable --no-pipeline")
 def portable(
     processors: Annotated[

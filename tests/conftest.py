@@ -17,11 +17,17 @@ from tests.helpers import SHARED, Handler, Project, wandb_environment
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+START = frozenset(os.environ)
 
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    """What a stage run in this process tells W&B through the environment ends with its test."""
+    """What a stage run in this process tells W&B through the environment ends with its test.
+
+    A fixture of the whole session is made before this one and has to end it itself.
+    """
+    left = {name for name in os.environ if name.startswith("WANDB_")} - START
+    assert not left, f"a fixture has left {left} in the environment"
     with mock.patch.dict(os.environ):
         yield
 

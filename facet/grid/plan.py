@@ -1,6 +1,16 @@
 """Which targets of the grid are to be made, and in which order."""
 
-from facet.config import Parameters, parse_run
+from facet.config import Parameters, parse_run, run_names
+from facet.names import STAGES
+
+
+def stage_names(parameters: Parameters) -> list[str]:
+    """All stages, in the order of dvc.yaml, which is that of dvc.lock."""
+    *of_datasets, augment, train, evaluate, compare = STAGES
+    runs = run_names(parameters)
+    items = {stage: list(parameters.datasets) for stage in of_datasets}
+    items |= {augment: list(parameters.experiments), train: runs, evaluate: runs}
+    return [f"{stage}@{item}" for stage, names in items.items() for item in names] + [compare]
 
 
 def target_chain(parameters: Parameters, run: str) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ included; all share DVC's cache, which carries what they make. Their entries of 
 together at the end, and the closing `dvc repro` must find every grid stage up to date.
 """
 
+import contextlib
 import datetime
 import logging
 import os
@@ -27,7 +28,7 @@ from facet.grid.estimate import (
     estimate_memory,
     measure_dataset,
 )
-from facet.grid.plan import plan_targets, stages_to_make
+from facet.grid.plan import plan_targets, stage_names, stages_to_make
 from facet.grid.stage_server import StageServer
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error, run_target
@@ -74,7 +75,6 @@ def run_on_cluster(
     )
     results, known = list[TargetResult](), read_lock(root / LOCK_FILE)
     with (
-        StageServer(),
         LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
@@ -114,15 +114,14 @@ def run_on_cluster(
     return results
 
 
-def merge_results(results: list[TargetResult]) -> None:
+def merge_results(parameters: Parameters, results: list[TargetResult]) -> None:
     """Bring the workers' results into the project: their entries of dvc.lock, their outputs."""
     made = {k: v for r in results if r.status == 0 for k, v in r.entries.items()}
-    with Repo() as repo:
-        stages = {s.addressing: s for s in repo.index.stages}
-        found = read_lock(LOCK_FILE) | made
-        # In the order of the graph, and without what it no longer names.
-        write_lock(LOCK_FILE, {name: found[name] for name in stages if name in found})
-    with Repo() as repo, repo.lock:  # read anew, with dvc.lock as it is now
+    found = read_lock(LOCK_FILE) | made
+    # In the order of the graph, and without what it no longer names.
+    names = [name for name in stage_names(parameters) if name in found]
+    write_lock(LOCK_FILE, {name: found[name] for name in names})
+    with Repo() as repo, repo.lock:
         for stage in repo.index.stages:
             if stage.addressing in made:
                 stage.checkout(force=True)
@@ -233,36 +232,54 @@ def make_runs(
 ) -> None:
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
     plan = plan_targets(parameters, wanted, changed)
-    results: list[TargetResult] = []
-    failed: list[str] = []
-    ran: dict[str, float] = {}
-    if plan:
-        ran = fetch_unknown(parameters, plan, changed)
-        jobs = choose_resources(parameters, plan, changed - set(ran), jobs)
-        # The workers' stages decode and warp images on as many cores as they are given.
-        os.environ[CORES_VARIABLE] = str(max(1, usable_cores() // jobs))
-        results = run_on_cluster(plan, jobs, Path.cwd())
-        failed = [r.target for r in results if r.status != 0]
-        ran |= {stage: seconds for r in results for stage, seconds in r.ran.items()}
-    merge_results(results)
-    made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
-    if made:
-        targets = [] if whole and not failed else made
-        log = WORKERS / "logs/closing.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open_dvc(log) as session:
-            session.repo.reproduce(targets)
-        if session.status:
-            raise InputError(f"dvc repro failed: {extract_error(log.read_text()).strip()}")
-        if repeated := [s for s in session.ran if s != STAGES[-1]]:
-            raise InputError(
-                f"the closing dvc repro ran {', '.join(repeated[:4])} again: the workers' "
-                "results were not accepted; is a file being edited meanwhile?"
-            )
-        ran |= session.ran
+    # It imports while the workers start, and is there for `compare` too.
+    with StageServer() if plan else contextlib.nullcontext():
+        ran, failed = run_plan(parameters, plan, changed, jobs)
+        made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
+        if made:
+            ran |= close_grid([] if whole and not failed else made)
     write_timings(ran)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(plan)} targets failed: {', '.join(failed[:6])}; "
             f"their output is in {WORKERS}/logs"
         )
+
+
+def run_plan(
+    parameters: Parameters,
+    plan: dict[str, tuple[list[str], list[str]]],
+    changed: set[str],
+    jobs: int,
+) -> tuple[dict[str, float], list[str]]:
+    """Make the targets of a plan; returns the seconds of each stage that ran, and what failed."""
+    ran, results = dict[str, float](), list[TargetResult]()
+    if plan:
+        ran = fetch_unknown(parameters, plan, changed)
+        jobs = choose_resources(parameters, plan, changed - set(ran), jobs)
+        # The workers' stages decode and warp images on as many cores as they are given.
+        os.environ[CORES_VARIABLE] = str(max(1, usable_cores() // jobs))
+        results = run_on_cluster(plan, jobs, Path.cwd())
+        ran |= {stage: seconds for r in results for stage, seconds in r.ran.items()}
+    merge_results(parameters, results)
+    return ran, [r.target for r in results if r.status != 0]
+
+
+def close_grid(targets: list[str]) -> dict[str, float]:
+    """Have `dvc repro` find the workers' results, of all if there are no `targets`, and compare.
+
+    Returns the seconds of the stages that ran. Raises InputError where DVC refuses, or runs a stage
+    of the grid again.
+    """
+    log = WORKERS / "logs/closing.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open_dvc(log) as session:
+        session.repo.reproduce(targets)
+    if session.status:
+        raise InputError(f"dvc repro failed: {extract_error(log.read_text()).strip()}")
+    if repeated := [s for s in session.ran if s != STAGES[-1]]:
+        raise InputError(
+            f"the closing dvc repro ran {', '.join(repeated[:4])} again: the workers' "
+            "results were not accepted; is a file being edited meanwhile?"
+        )
+    return session.ran

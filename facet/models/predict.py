@@ -13,18 +13,19 @@ import numpy as np
 from facet.config import Read, suggest
 from facet.datasets import decode, inputs
 from facet.errors import InputError
-from facet.formats import InputInfo
+from facet.formats import InputInfo, ModelInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import predict_batch
 from facet.names import RUN
 
 
-def read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> ModelInfo:
     """What a run's folder says of its model."""
     path = folder / "model.json"
     try:
-        about = json.loads(path.read_text())
-        return {k: about[k] for k in ("heads", "input")}
+        about: ModelInfo = json.loads(path.read_text())
+        about["heads"], about["input"]  # KeyError here and not later
+        return about
     except FileNotFoundError:
         known = [p.name for p in folder.parent.glob("*-*")] if folder.parent.is_dir() else []
         hint = suggest(folder.name, known) if known else ""

@@ -67,12 +67,12 @@ from facet.tracking import provenance
 
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
 GALLERY = 9  # right and wrong answers of each head
-# What a warning of facet/evaluation/metrics.py means, by its name.
+# What a warning of facet/evaluation/warnings.py means, by its name.
 WARNING_MEANINGS = {
     "below_chance": "The network is worse than guessing, which luck alone does not explain. Look "
     "for test items whose near copies were trained on with another label.",
-    "below_chance by random": "The split deals single items out at random. Where near copies of a "
-    "test item were trained on with other labels, as other photos of a sitting are, the network "
+    "below_chance by random": "The split is random, item by item. Where near copies of a test item "
+    "were trained on with other labels, as other photos of a sitting are, the network "
     "recognises the sitting and picks an expression it was trained on, which the test photo cannot "
     "have: the better the network, the worse it scores. Split by group (for the faces split.by: "
     "sitting) to measure what was meant.",
@@ -188,11 +188,11 @@ def describe_split_rule(spec: Dataset) -> str:
     if by == "own":
         return "the source says which items are its test part"
     if by == "random":
-        return "single items are dealt out, equal ones to the same part"
+        return "each item goes to a part at random, equal ones to the same"
     return (
-        f"items that are alike in {', '.join(spec.group[by])} go to the same part; dealt out "
-        f"singly, a test item's {by} would be recognised and answered from the items of it that "
-        "were trained on, which is better than deserved, or below chance where they differ"
+        f"items that are alike in {', '.join(spec.group[by])} go to the same part; split "
+        f"one by one, a test item's {by} would be recognised and answered from the items of it "
+        "that were trained on, which is better than deserved, or below chance where they differ"
     )
 
 

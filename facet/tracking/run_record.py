@@ -86,13 +86,13 @@ def parse_number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)
 
 
-def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, Any]:
+def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, float | str]:
     """A run's last and best epochs and its metrics on the test split.
 
     Best is the lowest loss and the highest accuracy; `best_epoch` is that of the validation loss,
     or of the training loss where nothing was held out.
     """
-    out: dict[str, Any] = {f"final/{k}": v for k, v in rows[-1].items() if "/" in k}
+    out: dict[str, float | str] = {f"final/{k}": v for k, v in rows[-1].items() if "/" in k}
     for name in rows[-1]:
         if "/" in name:
             values = [row[name] for row in rows]
@@ -100,14 +100,20 @@ def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, An
     loss = "validation/loss" if "validation/loss" in rows[-1] else "train/loss"
     out["best_epoch"] = min(rows, key=lambda row: row[loss])["epoch"]
     for head, m in metrics["heads"].items():
-        out |= {f"test/{head}/{k}": v for k, v in m.items() if k in HEAD_METRICS and v is not None}
+        numbers = {k: v for k, v in m.items() if isinstance(v, (int, float))}
+        out |= {f"test/{head}/{k}": v for k, v in numbers.items() if k in HEAD_METRICS}
         out[f"test/{head}/verdict"] = m["verdict"]
         for key, interval in (("ci95", m["ci95"]), ("balanced_ci95", m["balanced_ci95"])):
             if interval:
                 out[f"test/{head}/{key}_low"], out[f"test/{head}/{key}_high"] = interval
-    keys = ("n_train", "n_validation", "n_test", "parameters", "multiply_adds")
-    counts = {k: v for k, v in metrics.items() if k in keys}
-    return out | counts | {"warnings": len(metrics["warnings"])}
+    return out | {
+        "n_train": metrics["n_train"],
+        "n_validation": metrics["n_validation"],
+        "n_test": metrics["n_test"],
+        "parameters": metrics["parameters"],
+        "multiply_adds": metrics["multiply_adds"],
+        "warnings": len(metrics["warnings"]),
+    }
 
 
 def prediction_table(

@@ -13,7 +13,7 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -58,16 +58,25 @@ class Plot:
     lines: dict[str, tuple[list[float], list[float]]]
 
 
+class RunOptions(TypedDict):
+    """How W&B shows a run: arguments of `wandb.init`."""
+
+    name: str
+    group: NotRequired[str]
+    job_type: str
+    tags: list[str]
+
+
 @dataclass
 class RunRecord:
     """What W&B records of one run; plain things and paths, made from the run's stored files."""
 
     id: str
-    options: dict[str, Any]  # those of wandb.init
+    options: RunOptions
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)  # steps 1, 2, ...
     shown: dict[str, Path | Table | Plot] = field(default_factory=dict)  # one step after the rows
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, float | str] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)  # of the artifact of type model
     alerts: dict[str, str] = field(default_factory=dict)
 
@@ -75,7 +84,7 @@ class RunRecord:
 # --- a run as W&B shows it -------------------------------------------------------------------
 
 
-def describe_run(run: str, dataset: str) -> dict[str, Any]:
+def describe_run(run: str, dataset: str) -> RunOptions:
     """Name, group, job type and tags of a run."""
     experiment, _ = parse_run(run)
     return {"name": run, "group": experiment, "job_type": "train", "tags": [dataset, experiment]}

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import tenacity
 
+from facet.config import read_params
 from facet.datasets import sources
 from facet.errors import InputError
-from tests.helpers import draw_faces, words_of
+from tests.helpers import ROOT, draw_faces, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -203,6 +204,25 @@ def test_uci_faces_are_unpacked_and_bad_files_counted(
     assert len(manifest["files"]) == 1872
     assert len(manifest["left_out"]) == 7
     assert {Path(n).suffix for n in manifest["left_out"]} == {".bad"}
+
+
+def test_the_course_setting_asks_for_no_ranges(tmp_path: Path, serve: Callable[..., Any]) -> None:
+    """Its faces are an archive within a zip, on a web server that may send whole files alone."""
+    published = read_params(ROOT / "settings/class.yaml")["datasets"]["faces"]["source"]
+    chain, _, _ = published.rpartition("https://")
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as tar:
+        for name in ("faces/a/a_left.pgm", "faces/a/a_left.bad"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"P5 1"))
+    (tmp_path / "web").mkdir()
+    with zipfile.ZipFile(tmp_path / "web/faces.zip", "w") as outer:
+        outer.writestr("faces.tar.gz", inner.getvalue())
+    url, _ = serve(tmp_path / "web")
+    _, manifest = fetch(f"{chain}{url}/faces.zip", tmp_path)
+    assert [f["name"] for f in manifest["files"]] == ["faces/a/a_left.pgm"]
+    assert manifest["left_out"] == ["faces/a/a_left.bad"]
 
 
 def test_the_real_faces_over_http_and_from_disk_are_the_same(

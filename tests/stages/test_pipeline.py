@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from facet.config import check_params, read_params, run_names
+from facet.config import check_params, read_params
+from facet.grid.plan import stage_names
 from tests.helpers import ROOT, Project, new_data, wait_until, words_of
 
 ALL = [
@@ -30,13 +31,10 @@ ALL = [
 
 def test_the_stage_list_is_the_grid() -> None:
     project = check_params(read_params(ROOT / "params.yaml"))
-    names = [f"{s}@{d}" for s in ("download", "pickle", "normalise") for d in project.datasets]
-    names += [f"augment@{e}" for e in project.experiments]
-    names += [f"{s}@{r}" for s in ("train", "evaluate") for r in run_names(project)] + ["compare"]
     from dvc.repo import Repo
 
     with Repo(str(ROOT)) as repo:
-        assert sorted(s.name for s in repo.index.stages) == sorted(names)
+        assert [s.addressing for s in repo.index.stages] == stage_names(project)
 
 
 def test_what_changes_runs_again_and_nothing_else(project: Project) -> None:
