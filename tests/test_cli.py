@@ -11,7 +11,7 @@ import pytest
 from facet.cli import app
 from tests.helpers import ROOT, run_program, words_of
 
-COMMANDS = [c.callback.__name__ for c in app.registered_commands if c.callback]
+COMMANDS = [c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback]
 HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
 
 

@@ -18,6 +18,9 @@ PROGRAM = re.compile(r"^(import|from) \w", re.M)
 # What the program imports of the group dev, and why.
 OF_DEV = {"visualkeras": "`make pictures` draws by it, in the environment that has all groups"}
 
+# What the program asks for and does without.
+OPTIONAL = {"albumentations": "`facet bench` measures it where it is installed"}
+
 
 def plain(name: str) -> str:
     """A distribution's name as indexes compare it."""
@@ -59,7 +62,9 @@ def undeclared(folder: str, *groups: str) -> list[str]:
     known = declared(*groups)
     found = []
     for file in sorted((ROOT / folder).rglob("*.py")):
-        for module in sorted(imported(file.read_text()) - OURS - sys.stdlib_module_names):
+        for module in sorted(
+            imported(file.read_text()) - OURS - sys.stdlib_module_names - set(OPTIONAL)
+        ):
             from_which = {plain(name) for name in DISTRIBUTIONS.get(module, [])}
             if not from_which & known:
                 where = ", ".join(from_which) or "no package here"

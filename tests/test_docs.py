@@ -10,7 +10,7 @@ from facet.cli import app
 from tests.helpers import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS = {c.callback.__name__ for c in app.registered_commands if c.callback}
+COMMANDS = {c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback}
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 # Names that messages take from variables.
 NAMED_FILES = r"\.\.\.|dvc\.lock|params\.yaml"
@@ -38,7 +38,7 @@ def test_commands_are_there(page: Path) -> None:
     lines = [line for block in re.findall(r"```(.*?)```", text, re.S) for line in block.split("\n")]
     lines += re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
     for line in lines:
-        if found := re.match(r"(?:[A-Z_]+=\S+ )*(make|facet) ([a-z]+)", line):
+        if found := re.match(r"(?:[A-Z_]+=\S+ )*(make|facet) ([a-z][a-z-]*)", line):
             program, name = found.groups()
             assert name in (TARGETS if program == "make" else COMMANDS), f"{page.name}: {line}"
 
