@@ -5,7 +5,6 @@ included; all share DVC's cache, which carries what they make. Their entries of 
 together at the end, and the closing `dvc repro` must find every grid stage up to date.
 """
 
-import contextlib
 import datetime
 import logging
 import os
@@ -149,11 +148,12 @@ def repro(run: str, jobs: int, write_report: Callable[[set[str]], Path]) -> None
     wandb_run.clear_offline_marker()
     if message := note_other_bytes():
         print(message)
-    changed = changed_stages()
+    with StageServer():  # it imports while DVC looks for what has changed, and serves `compare` too
+        changed = changed_stages()
+        if changed:
+            make_runs(parameters, wanted, changed, jobs, whole=not run)
     if not changed:
         print("nothing to do: data and pipelines are up to date")
-    else:
-        make_runs(parameters, wanted, changed, jobs, whole=not run)
     if not run:
         print(format_summary())
     sources = (PARAMS_FILE, LOCK_FILE, COMPARISONS_FILE)
@@ -232,12 +232,10 @@ def make_runs(
 ) -> None:
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`."""
     plan = plan_targets(parameters, wanted, changed)
-    # It imports while the workers start, and is there for `compare` too.
-    with StageServer() if plan else contextlib.nullcontext():
-        ran, failed = run_plan(parameters, plan, changed, jobs)
-        made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
-        if made:
-            ran |= close_grid([] if whole and not failed else made)
+    ran, failed = run_plan(parameters, plan, changed, jobs)
+    made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
+    if made:
+        ran |= close_grid([] if whole and not failed else made)
     write_timings(ran)
     if failed:
         raise InputError(
