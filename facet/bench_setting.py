@@ -5,76 +5,74 @@ with a folder for each class, Keras's mnist.npz, the wine tables in a zip. Faces
 are the real ones; the fungi are drawn, as many JPEGs as DeFungi has.
 """
 
-import contextlib
-import functools
-import http.server
+import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from facet.bench_data import draw_image, peak_memory
+from facet.bench_data import draw_image, peak_memory, serve_slowly
 from facet.config import read_params
 from facet.errors import InputError
 from facet.names import PARAMS_FILE
 from facet.processor import usable_cores
 
-FUNGI = {"H1": 4404, "H2": 2334, "H3": 819, "H5": 818, "H6": 739}  # DeFungi's images by class
+# DeFungi's images by class.
+FUNGI = {"H1": 4404, "H2": 2334, "H3": 819, "H5": 818, "H6": 739}
 IMAGES_OF_A_SAMPLE = 25
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, in whole files: no ranges, as some servers do."""
+def pack_sources(real: Path, fungi: dict[str, int] = FUNGI) -> dict[str, bytes]:
+    """The sources as they are published, by the names of their files there.
 
-    def log_message(self, *_: object) -> None:
-        """Keep requests off the terminal."""
-
-
-@contextlib.contextmanager
-def serve_folder(folder: Path) -> Iterator[str]:
-    """A web server of a folder on this machine; its URL."""
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-
-
-def pack_sources(real: Path, folder: Path) -> None:
-    """Put the sources into `folder`, packed as they are published.
-
-    `real` has digits/mnist.npz and, in uci/, faces.tar.gz and the wine tables.
+    `real` has digits/mnist.npz and, in uci/, faces.tar.gz and the wine tables; `fungi` says how
+    many are drawn of each class.
     """
-    with zipfile.ZipFile(folder / "faces.zip", "w") as archive:
-        archive.write(real / "uci/faces.tar.gz", "faces.tar.gz")
-    with zipfile.ZipFile(folder / "wine.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for color in ("red", "white"):
-            archive.write(real / f"uci/winequality-{color}.csv", f"winequality-{color}.csv")
-        archive.writestr("winequality.names", "what the columns are\n")
-    os.symlink((real / "digits/mnist.npz").resolve(), folder / "mnist.npz")
-    drawn = folder / "drawn"
-    drawn.mkdir()
-    kinds = [kind for kind, count in FUNGI.items() for _ in range(count)]
-    with (
-        ThreadPoolExecutor(usable_cores()) as pool,
-        zipfile.ZipFile(folder / "fungi.zip", "w") as archive,
-    ):
-        # The drawn shapes tell the class, as `draw_image` numbers them.
-        numbers = [number * 5 + list(FUNGI).index(kind) for number, kind in enumerate(kinds)]
-        names = pool.map(functools.partial(draw_image, drawn), numbers)
-        for number, (kind, name) in enumerate(zip(kinds, names, strict=True)):
-            sample = number // IMAGES_OF_A_SAMPLE
-            archive.write(drawn / name, f"{kind}/{kind}_{sample}a_{number}.jpg")
-            (drawn / name).unlink()
+    uci = real / "uci"
+    return {
+        "cmu+face+images.zip": _zip_files({"faces.tar.gz": (uci / "faces.tar.gz").read_bytes()}),
+        "wine+quality.zip": _zip_files({p.name: p.read_bytes() for p in uci.glob("wine*.csv")}),
+        "mnist.npz": (real / "digits/mnist.npz").read_bytes(),
+        "defungi.zip": _zip_files(_draw_fungi(fungi)),
+    }
+
+
+def _zip_files(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+def _draw_fungi(counts: dict[str, int]) -> dict[str, bytes]:
+    kinds = [kind for kind, count in counts.items() for _ in range(count)]
+    # The drawn shapes tell the class, as `draw_image` numbers them.
+    numbers = [number * 5 + list(counts).index(kind) for number, kind in enumerate(kinds)]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(usable_cores()) as pool:
+        drawn = list(pool.map(partial(draw_image, Path(folder)), numbers))
+        return {
+            f"{kind}/{kind}_{i // IMAGES_OF_A_SAMPLE}a_{i}.jpg": (Path(folder) / name).read_bytes()
+            for i, (kind, name) in enumerate(zip(kinds, drawn, strict=True))
+        }
+
+
+def move_sources(params: Path, url: str) -> None:
+    """Have each data set of a parameters file take its published file from `url`, without pins.
+
+    A file may have been packed anew since: the same items, other bytes.
+    """
+    tree = read_params(params)
+    for dataset in tree["datasets"].values():
+        dataset["source"] = re.sub(r"https://.*/([^/#]+)(#.*)?$", rf"{url}/\1", dataset["source"])
+    params.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
 def bench_setting(name: str, real: Path, run: str) -> None:
@@ -85,27 +83,17 @@ def bench_setting(name: str, real: Path, run: str) -> None:
     """
     if not (real / "uci").exists():
         raise InputError(f"{real}: no digits/mnist.npz and uci/ with the published files there")
-    with tempfile.TemporaryDirectory() as place:
-        served, clone = Path(place) / "served", Path(place) / "clone"
-        served.mkdir()
-        pack_sources(real, served)
-        subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), str(clone)], check=True)
+    with (
+        tempfile.TemporaryDirectory() as clone,
+        serve_slowly(pack_sources(real), seconds=0) as url,
+    ):
+        subprocess.run(["git", "clone", "--quiet", str(Path.cwd()), clone], check=True)
         facet = [sys.executable, "-m", "facet"]
         subprocess.run([*facet, "setting", name], cwd=clone, check=True)
-        with serve_folder(served) as url:
-            tree = read_params(clone / PARAMS_FILE)
-            sources = {
-                "faces": f"zip://faces.tar.gz::simplecache::{url}/faces.zip",
-                "fungi": f"{url}/fungi.zip",
-                "digits": f"{url}/mnist.npz",
-                "wine": f"{url}/wine.zip",
-            }
-            for dataset, source in sources.items():
-                tree["datasets"][dataset]["source"] = source
-            (clone / PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False))
-            words = [*facet, "repro", "--run", run]
-            seconds, peak = peak_memory(words, cwd=clone, env=dict(os.environ), shown=True)
-        print(
-            f"setting {name}: {seconds / 60:.1f} minutes; at most {peak / 1024:.1f} GiB of "
-            "anonymous memory, all processes together"
-        )
+        move_sources(Path(clone) / PARAMS_FILE, url)
+        words = [*facet, "repro", "--run", run]
+        seconds, peak = peak_memory(words, Path(clone), dict(os.environ), shown=True)
+    print(
+        f"setting {name}: {seconds / 60:.1f} minutes; at most {peak / 1024:.1f} GiB of "
+        "anonymous memory, all processes together"
+    )
