@@ -1,5 +1,5 @@
 """Facet's library. Importing any of it first sets the limits that make bytes repeatable."""
 
-from facet.processor import limit_instructions
+from facet.base.processor import limit_instructions
 
 limit_instructions()

@@ -15,18 +15,18 @@ from typing import Any
 
 import yaml
 
+from facet.base.config import read_params
+from facet.base.names import COSTS, PACKAGES_FILE, PARAMS_FILE
+from facet.base.storage import read_json
 from facet.bench_data import (
     bench_augmenting,
     bench_downloading,
     bench_memory,
     format_ratios,
 )
-from facet.config import read_params
 from facet.errors import InputError
 from facet.grid.stage_server import StageServer
 from facet.launch import SERVER_VARIABLE
-from facet.names import COSTS, PACKAGES_FILE, PARAMS_FILE
-from facet.storage import read_json
 
 # One call of Keras's augmentation layers for each image, as the course did it, from the same
 # normalised file: 468 training photos at 64x60, five times.

@@ -23,13 +23,13 @@ import yaml
 from aiohttp import web
 from PIL import Image, ImageDraw
 
-from facet.config import Augmentation, check_params
+from facet.base.config import Augmentation, check_params
+from facet.base.names import PACKAGES_FILE, PARAMS_FILE, RAW_INDEX
+from facet.base.processor import CORES_VARIABLE, usable_cores
 from facet.datasets import sources
 from facet.datasets.augmentation import augment
 from facet.datasets.prepared import SplitData, StoredData
-from facet.models.memory import MIB, training_memory
-from facet.names import PACKAGES_FILE, PARAMS_FILE, RAW_INDEX
-from facet.processor import CORES_VARIABLE, usable_cores
+from facet.memory import MIB, training_memory
 
 KINDS = ("ring", "disc", "box", "bar", "dots")
 # One experiment on JPEGs, six copies of each training image; what `bench_memory` runs.
@@ -254,9 +254,9 @@ def bench_memory(images: int) -> None:
             ):
                 words = [sys.executable, "-m", "stages", stage, item]
                 seconds, peak = peak_memory(words, cwd=place, env=here)
-                told = f" (estimated {_training_estimate()} MiB)" if stage == "train" else ""
+                estimate = f" (estimated {_training_estimate()} MiB)" if stage == "train" else ""
                 print(
-                    f"memory: {count} images, {stage}: {seconds:.1f} s, {peak:.0f} MiB{told}",
+                    f"memory: {count} images, {stage}: {seconds:.1f} s, {peak:.0f} MiB{estimate}",
                     flush=True,
                 )
 

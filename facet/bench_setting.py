@@ -18,11 +18,11 @@ from pathlib import Path
 
 import yaml
 
+from facet.base.config import read_params
+from facet.base.names import PARAMS_FILE
+from facet.base.processor import usable_cores
 from facet.bench_data import draw_image, peak_memory, serve_slowly
-from facet.config import read_params
 from facet.errors import InputError
-from facet.names import PARAMS_FILE
-from facet.processor import usable_cores
 
 # DeFungi's images by class.
 FUNGI = {"H1": 4404, "H2": 2334, "H3": 819, "H5": 818, "H6": 739}

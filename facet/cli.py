@@ -115,7 +115,7 @@ def predict(
 
     A file that cannot be used is reported and the rest answered; the exit status is then 1.
     """
-    from facet.models.predict import predict_files
+    from facet.prediction.predict import predict_files
 
     predict_files(run, files, as_json)
 
@@ -123,7 +123,7 @@ def predict(
 @app.command(epilog="Example: facet pictures faces_deep-0")
 def pictures(run: Annotated[str, typer.Argument(help="like faces_deep-0")]) -> None:
     """Write summary.txt, graph.png (needs Graphviz's `dot`) and layers.png into pictures/RUN."""
-    from facet.models.pictures import draw_network
+    from facet.prediction.pictures import draw_network
 
     draw_network(run)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired, get_args, get_origin, g
 import numpy as np
 from typing_extensions import TypedDict  # pydantic checks those of `typing` from 3.12 on
 
-from facet.names import Metric
+from facet.base.names import Metric
 
 Interval = tuple[float, float]
 RunVerdict = Literal["above chance", "at chance", "below chance", "not applicable"]
@@ -406,8 +406,8 @@ one line opens such a folder as a mapping of memory maps, `{"X_train": ..., ...}
   `groups_SPLIT` (N,) strings. The augmented one has `copy_train`, (N,) int64, 0 for the untouched
   items. With a list as split.seed there is such a folder for each seed: `0/`, `1/`, ...
 
-What else holds arrays is a plain pickle, read by `facet.storage.load_pickle` alone, which admits
-arrays, numbers, strings, lists and mappings and nothing that could run:
+What else holds arrays is a plain pickle, read by `facet.base.storage.load_pickle` alone, which
+admits arrays, numbers, strings, lists and mappings and nothing that could run:
 
 - `data/runs/RUN/predictions.pkl`: `HEAD_SPLIT` float32, N x classes, probabilities; `HEAD_truth`
   (N,) int64, `names_test`, `groups_test` (N,) strings, of the test items.

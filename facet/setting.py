@@ -4,10 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from facet.config import check_params, merge, read_params, suggest
+from facet.base.config import check_params, merge, read_params, suggest
+from facet.base.names import PARAMS_FILE
+from facet.base.storage import atomic_write
 from facet.errors import InputError
-from facet.names import PARAMS_FILE
-from facet.storage import atomic_write
 
 SETTINGS_FOLDER = Path("settings")
 

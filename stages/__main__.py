@@ -2,8 +2,8 @@
 
 import sys
 
+from facet.base.names import STAGES
 from facet.launch import launch_stage
-from facet.names import STAGES
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in STAGES:

@@ -1,11 +1,11 @@
 """Add randomly changed copies of the training images, each change with its effect on labels."""
 
-from facet.config import get_params
+from facet.base.config import get_params
+from facet.base.names import AUGMENTED, NORMALISED
 from facet.datasets.augmentation import augment
 from facet.datasets.prepared import load_prepared, save_prepared
 from facet.errors import InputError
 from facet.launch import run_stage
-from facet.names import AUGMENTED, NORMALISED
 
 
 def main(experiment: str) -> None:

@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
-from facet.config import get_params
-from facet.evaluation.comparisons import (
+from facet.base.config import get_params
+from facet.base.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
+from facet.base.storage import read_csv, write_json
+from facet.comparisons import (
     compare_experiments,
     curve_rows,
     find_leftovers,
@@ -13,8 +15,6 @@ from facet.evaluation.comparisons import (
     write_csv,
 )
 from facet.launch import run_stage
-from facet.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
-from facet.storage import read_csv, write_json
 from facet.tracking.run_record import comparisons_id, record_comparisons
 from facet.tracking.wandb_run import log_to_existing_run
 

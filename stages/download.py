@@ -3,11 +3,11 @@
 import shutil
 from pathlib import Path
 
-from facet.config import get_params
+from facet.base.config import get_params
+from facet.base.names import RAW, RAW_MANIFEST
+from facet.base.storage import atomic_write, write_json
 from facet.datasets.sources import download
 from facet.launch import run_stage
-from facet.names import RAW, RAW_MANIFEST
-from facet.storage import atomic_write, write_json
 
 
 def main(dataset: str) -> None:

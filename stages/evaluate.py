@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from facet.config import parse_run
-from facet.datasets.prepared import load_prepared, select_split
-from facet.evaluation.metrics import evaluate_run
-from facet.evaluation.plots import draw_run
-from facet.launch import run_stage
-from facet.names import AUGMENTED, EVALUATION, METRICS, RUN
-from facet.storage import (
+from facet.base.config import parse_run
+from facet.base.names import AUGMENTED, EVALUATION, METRICS, RUN
+from facet.base.storage import (
     atomic_write,
     load_pickle,
     read_csv,
     read_json,
     write_json,
 )
+from facet.datasets.prepared import load_prepared, select_split
+from facet.evaluation.metrics import evaluate_run
+from facet.evaluation.plots import draw_run
+from facet.launch import run_stage
 from facet.tracking.provenance import describe_processor
 from facet.tracking.run_record import find_run_id, record_run
 from facet.tracking.wandb_run import log_to_existing_run

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from facet.config import Dataset, get_params
+from facet.base.config import Dataset, get_params
+from facet.base.names import NORMALISED, PICKLED, SPLITS
 from facet.datasets.items import load_items
 from facet.datasets.normalisation import normalise
 from facet.datasets.prepared import save_prepared
 from facet.errors import InputError
 from facet.launch import run_stage
-from facet.names import NORMALISED, PICKLED, SPLITS
 
 
 def main(dataset: str) -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from facet.base.names import PICKLED, RAW
+from facet.base.storage import atomic_write
 from facet.datasets.decode import decode_items
 from facet.datasets.items import describe_sizes, save_items
 from facet.launch import run_stage
-from facet.names import PICKLED, RAW
-from facet.storage import atomic_write
 
 
 def main(dataset: str) -> None:

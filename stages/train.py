@@ -5,9 +5,13 @@ import shutil
 import time
 from pathlib import Path
 
-from facet.config import parse_run, read_experiment
+from facet.base.config import parse_run, read_experiment
+from facet.base.names import AUGMENTED, COSTS
+from facet.base.processor import note_other_bytes
+from facet.base.storage import write_json
 from facet.datasets.prepared import load_prepared, select_split
 from facet.launch import run_stage
+from facet.memory import check_memory, machine_memory
 from facet.models.checkpoint import (
     CHECKPOINTS,
     load_checkpoint,
@@ -16,12 +20,8 @@ from facet.models.checkpoint import (
     save_run,
     train_to_end,
 )
-from facet.models.memory import check_memory, machine_memory
 from facet.models.runtime import configure_tensorflow, visible_gpus
 from facet.models.training import Training
-from facet.names import AUGMENTED, COSTS
-from facet.processor import note_other_bytes
-from facet.storage import write_json
 from facet.tracking import provenance, wandb_run
 
 

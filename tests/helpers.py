@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,10 +17,10 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from facet.base.names import SPLITS
 from facet.datasets import decode
 from facet.datasets.items import Images, Items
 from facet.datasets.prepared import PreparedData, SplitData, StoredData, save_prepared
-from facet.names import SPLITS
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
@@ -189,8 +190,10 @@ class Project:
             if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
-        if (page := ROOT / ".dvc/plots/page.html").exists():
-            shutil.copy2(page, folder / ".dvc/plots/page.html")
+        page = Path(".dvc/plots/page.html")  # made by `make env`
+        if not (ROOT / page).exists():
+            run_program(sys.executable, "-m", "facet.report.dvc_page")
+        shutil.copy2(ROOT / page, folder / page)
         draw_faces(folder.parent / "source")
         self.parameters = small_parameters((folder.parent / "source").as_uri())
         self.write()

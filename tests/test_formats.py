@@ -8,7 +8,7 @@ import pytest
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from facet import formats
-from facet.storage import read_csv
+from facet.base.storage import read_csv
 from tests.helpers import ROOT, Project
 
 CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from facet.arrays import CHUNK_ITEMS, Array, Chunks, iterate_chunks, map_ahead
-from facet.config import Augmentation
+from facet.base.arrays import CHUNK_ITEMS, Array, Chunks, iterate_chunks, map_ahead
+from facet.base.config import Augmentation
+from facet.base.processor import usable_cores
 from facet.datasets.prepared import NewData, NewSplit, SplitData, StoredData
 from facet.errors import InputError
-from facet.processor import usable_cores
 
 cv2.setNumThreads(0)  # a thread for each chunk of images is faster than several for one image
 

@@ -12,11 +12,11 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from facet.arrays import CHUNK_BYTES, PixelFile, load_array, map_ahead
+from facet.base.arrays import CHUNK_BYTES, PixelFile, load_array, map_ahead
+from facet.base.names import IMAGE_SUFFIXES, RAW_INDEX, RAW_MANIFEST
+from facet.base.processor import usable_cores
 from facet.datasets.items import Images, Items
 from facet.errors import InputError
-from facet.names import IMAGE_SUFFIXES, RAW_INDEX, RAW_MANIFEST
-from facet.processor import usable_cores
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA")
 MAX_PIXELS = 50_000_000

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image, ImageFilter
 from tqdm import tqdm
 
-from facet.arrays import CHUNK_ITEMS, Chunks, map_ahead
-from facet.config import Dataset, Operation, Read
+from facet.base.arrays import CHUNK_ITEMS, Chunks, map_ahead
+from facet.base.config import Dataset, Operation, Read
+from facet.base.processor import usable_cores
 from facet.datasets.items import Items
 from facet.errors import InputError
-from facet.processor import usable_cores
 
 FILTERS = {
     "blur": ImageFilter.BLUR,

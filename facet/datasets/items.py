@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facet.arrays import load_array, save_array
-from facet.storage import read_json, write_json
+from facet.base.arrays import load_array, save_array
+from facet.base.storage import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def describe_sizes(items: Items, most: int = 9) -> list[str]:
         return []
     shapes, counts = np.unique(items.images.shapes, axis=0, return_counts=True)
     each = zip(shapes.tolist()[:most], counts.tolist(), strict=False)
-    said = [f"{n} of {width}x{height}x{channels}" for (height, width, channels), n in each]
-    return said + ([f"and {len(shapes) - most} more sizes"] if len(shapes) > most else [])
+    sizes = [f"{n} of {width}x{height}x{channels}" for (height, width, channels), n in each]
+    return sizes + ([f"and {len(shapes) - most} more sizes"] if len(shapes) > most else [])
 
 
 def save_items(folder: Path, items: Items) -> None:

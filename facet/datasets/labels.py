@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from facet.config import Head, Read, suggest
+from facet.base.config import Head, Read, suggest
 from facet.datasets.items import Items
 from facet.errors import InputError
 

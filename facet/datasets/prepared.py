@@ -7,10 +7,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from facet.arrays import Array, load_array, save_array
+from facet.base.arrays import Array, load_array, save_array
+from facet.base.names import SPLITS
+from facet.base.storage import atomic_write, read_json, write_json
 from facet.formats import DataInfo
-from facet.names import SPLITS
-from facet.storage import atomic_write, read_json, write_json
 
 
 @dataclass(frozen=True)

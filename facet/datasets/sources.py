@@ -16,11 +16,11 @@ import tenacity
 from fsspec.core import url_to_fs
 from tqdm import tqdm
 
-from facet.arrays import map_ahead
+from facet.base.arrays import map_ahead
+from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
+from facet.base.storage import file_sha256
 from facet.errors import InputError
 from facet.formats import RawManifest
-from facet.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
-from facet.storage import file_sha256
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
 PARALLEL_FETCHES = 64  # of 250 ms each, 624 files take 3.4 s; 16 at once took 10.8 s

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from facet.config import Split, suggest
+from facet.base.config import Split, suggest
 from facet.datasets.items import Items
 from facet.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from facet.arrays import CHUNK_ITEMS
+from facet.base.arrays import CHUNK_ITEMS
 from facet.datasets.prepared import SplitData, StoredData
 from facet.formats import HeadMetrics, RunMetrics
 

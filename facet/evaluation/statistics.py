@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from facet.names import MAIN_METRIC, Metric
+from facet.base.names import MAIN_METRIC, Metric
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

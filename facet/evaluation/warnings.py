@@ -4,10 +4,10 @@ import hashlib
 
 import numpy as np
 
+from facet.base.names import SPLITS
 from facet.datasets.prepared import SplitData
 from facet.evaluation import statistics
 from facet.formats import HeadMetrics
-from facet.names import SPLITS
 
 
 def find_leakage(splits: dict[str, SplitData]) -> list[str]:

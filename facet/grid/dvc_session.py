@@ -13,9 +13,9 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
+from facet.base.names import LOCK_FILE
 from facet.errors import InputError
 from facet.launch import TIMINGS_VARIABLE
-from facet.names import LOCK_FILE
 
 
 def changed_stages() -> set[str]:

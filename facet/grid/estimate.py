@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from facet.arrays import load_array
-from facet.config import Dataset, Experiment, Parameters, parse_run
+from facet.base.arrays import load_array
+from facet.base.config import Dataset, Experiment, Parameters, parse_run
+from facet.base.names import IMAGE_SUFFIXES, NORMALISED, PICKLED, RAW, RAW_MANIFEST
+from facet.base.storage import read_json
 from facet.errors import InputError
-from facet.models.memory import FLOAT, MIB, check_memory, measure_network, training_memory
-from facet.names import IMAGE_SUFFIXES, NORMALISED, PICKLED, RAW, RAW_MANIFEST
-from facet.storage import read_json
+from facet.memory import FLOAT, MIB, check_memory, measure_network, training_memory
 
 WORKER = 100 * MIB  # a worker process, its DVC, W&B's own process
 SAMPLED_IMAGES = 500  # whose headers are read to tell how large the others are

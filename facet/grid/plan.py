@@ -1,7 +1,7 @@
 """Which targets of the grid are to be made, and in which order."""
 
-from facet.config import Parameters, parse_run, run_names
-from facet.names import STAGES
+from facet.base.config import Parameters, parse_run, run_names
+from facet.base.names import STAGES
 
 
 def stage_names(parameters: Parameters) -> list[str]:

@@ -16,7 +16,17 @@ from typing import Any
 import psutil
 from dvc.repo import Repo
 
-from facet.config import Parameters, check_params, parse_run, read_params, run_names, suggest
+from facet.base.config import Parameters, check_params, parse_run, read_params, run_names, suggest
+from facet.base.names import (
+    COMPARISONS_FILE,
+    LOCK_FILE,
+    PARAMS_FILE,
+    REPORT_FILE,
+    STAGES,
+    TIMINGS_FILE,
+)
+from facet.base.processor import CORES_VARIABLE, note_other_bytes, usable_cores
+from facet.base.storage import read_json, write_json
 from facet.errors import InputError
 from facet.grid.dvc_session import changed_stages, open_dvc, read_lock, write_lock
 from facet.grid.estimate import (
@@ -32,10 +42,7 @@ from facet.grid.stage_server import StageServer
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error, run_target
 from facet.grid.worktree import WORKERS, sync_worktree
-from facet.models.memory import format_bytes, machine_memory
-from facet.names import COMPARISONS_FILE, LOCK_FILE, PARAMS_FILE, REPORT_FILE, STAGES, TIMINGS_FILE
-from facet.processor import CORES_VARIABLE, note_other_bytes, usable_cores
-from facet.storage import read_json, write_json
+from facet.memory import format_bytes, machine_memory
 from facet.tracking import wandb_run
 
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from pathlib import Path
 
-from facet.names import COMPARISONS_FILE, METRICS, RUNS_TABLE
-from facet.storage import read_csv, read_json
+from facet.base.names import COMPARISONS_FILE, METRICS, RUNS_TABLE
+from facet.base.storage import read_csv, read_json
 
 
 def format_summary() -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facet.base.names import LOCK_FILE, STAGES
 from facet.grid.dvc_session import open_dvc, reproduce_stages, write_lock
 from facet.grid.worktree import WORKERS
-from facet.names import LOCK_FILE, STAGES
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from facet.config import Experiment, parse_run
-from facet.errors import InputError
-from facet.models.training import Training
-from facet.names import PACKAGES_FILE, RUN, SPLITS
-from facet.storage import (
+from facet.base.config import Experiment, parse_run
+from facet.base.names import PACKAGES_FILE, RUN, SPLITS
+from facet.base.storage import (
     atomic_write,
     file_sha256,
     folder_sha256,
@@ -25,6 +23,8 @@ from facet.storage import (
     save_pickle,
     write_json,
 )
+from facet.errors import InputError
+from facet.models.training import Training
 
 if TYPE_CHECKING:
     import keras
@@ -35,23 +35,23 @@ ROOT = Path(__file__).parents[2]
 # tests/stages/test_dependencies.py compares.
 CODE = (
     "facet/__init__.py",
-    "facet/arrays.py",
-    "facet/config.py",
+    "facet/base",
     "facet/datasets/prepared.py",
-    "facet/models/checkpoint.py",
-    "facet/models/network.py",
-    "facet/models/runtime.py",
-    "facet/models/training.py",
-    "facet/names.py",
-    "facet/processor.py",
-    "facet/storage.py",
+    "facet/models",
     "stages/train.py",
 )
 
 
+def list_code() -> list[str]:
+    """The modules of `CODE`, relative to the project's root."""
+    paths = [ROOT / name for name in CODE]
+    modules = [p for path in paths for p in (path.rglob("*.py") if path.is_dir() else [path])]
+    return sorted(str(p.relative_to(ROOT)) for p in modules)
+
+
 def run_inputs(data: Path) -> list[Path]:
     """The files that a training's result depends on: its data, the packages' lock, the code."""
-    return [data, PACKAGES_FILE, *(ROOT / name for name in CODE)]
+    return [data, PACKAGES_FILE, *(ROOT / name for name in list_code())]
 
 
 def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
@@ -60,9 +60,8 @@ def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
     `data` is the augmented data set. Returns 16 hexadecimal digits; they name the run's checkpoint
     and its W&B run.
     """
-    _, *code = run_inputs(data)
-    files = dict(zip([str(PACKAGES_FILE), *CODE], map(file_sha256, code), strict=True))
-    files |= {"data": folder_sha256(data)}
+    files = {name: file_sha256(ROOT / name) for name in list_code()}
+    files |= {str(PACKAGES_FILE): file_sha256(PACKAGES_FILE), "data": folder_sha256(data)}
     whole = {"run": run, "spec": spec.model_dump(), "files": files}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 

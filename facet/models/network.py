@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from facet.config import Experiment, Layer
+from facet.base.config import Experiment, Layer
 
 
 def build_network(
@@ -68,7 +68,7 @@ def make_plain(model: keras.Model) -> keras.Model:
 
 
 def make_exact(model: keras.Model) -> keras.Model:
-    """A plain model as `build` makes it, with the same weights."""
+    """A plain model as `build_network` makes it, with the same weights."""
     return exchange_layers(model, keras.layers.BatchNormalization, ExactBatchNormalization)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from facet.config import Experiment
+from facet.base.config import Experiment
 from facet.datasets.prepared import StoredData
 from facet.errors import InputError
 from facet.models.runtime import silence_native_output

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from facet.config import read_params, suggest
-from facet.errors import InputError
-from facet.names import (
+from facet.base.config import read_params, suggest
+from facet.base.names import (
     AUGMENTED,
     EVALUATION,
     METRICS,
@@ -30,9 +29,10 @@ from facet.names import (
     RAW,
     RUN,
 )
+from facet.base.processor import why_other_bytes
+from facet.base.storage import md5
+from facet.errors import InputError
 from facet.portability.steps import FAULTS
-from facet.processor import why_other_bytes
-from facet.storage import md5
 from facet.tracking.provenance import describe_machine
 
 ROOT = Path(__file__).resolve().parents[2]

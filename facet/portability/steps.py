@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from facet.config import Augment, Experiment, Read
+from facet.base.config import Augment, Experiment, Read
+from facet.base.names import MAIN_METRIC, SPLITS
 from facet.datasets import augmentation, inputs
 from facet.datasets.prepared import SplitData, StoredData
 from facet.evaluation import statistics
 from facet.formats import DataInfo
 from facet.models import runtime
 from facet.models.training import Training
-from facet.names import MAIN_METRIC, SPLITS
 
 EPOCHS, BATCH, ITEMS = 2, 16, 40
 IMAGE, TABLE = (30, 32, 1), (11,)

@@ -36,7 +36,7 @@ class WarningCard:
     title: str  # data set and head
     split: str  # what the data set was split by
     meaning: str
-    said: list[tuple[str, str]]  # run, and its words
+    words: list[tuple[str, str]]  # run, and its words
 
 
 @dataclass

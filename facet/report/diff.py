@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from facet.config import flatten
+from facet.base.config import flatten
+from facet.base.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.errors import InputError
 from facet.formats import ComparisonResult
-from facet.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 
 DIFF_FILES = (str(PARAMS_FILE), str(RUNS_TABLE), str(COMPARISONS_FILE))
 METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}

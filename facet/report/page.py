@@ -22,11 +22,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from facet.config import Dataset, flatten, merge, parse_run, run_names
-from facet.datasets.prepared import StoredData, select_split
-from facet.evaluation import comparisons
-from facet.formats import ComparisonResult, StageTiming
-from facet.names import (
+from facet import comparisons
+from facet.base.config import Dataset, flatten, merge, parse_run, run_names
+from facet.base.names import (
     CHANCE,
     CURVES_TABLE,
     EVALUATION,
@@ -40,6 +38,9 @@ from facet.names import (
     SPLITS,
     TIMINGS_FILE,
 )
+from facet.base.storage import atomic_write, load_pickle, md5, read_csv
+from facet.datasets.prepared import StoredData, select_split
+from facet.formats import ComparisonResult, StageTiming
 from facet.report import charts
 from facet.report.charts import Chart
 from facet.report.content import (
@@ -62,7 +63,6 @@ from facet.report.content import (
 from facet.report.diff import find_changes
 from facet.report.dvc_page import vega_script
 from facet.report.results import Results, load_if_present, mean, read_optional, training_seconds
-from facet.storage import atomic_write, load_pickle, md5, read_csv
 from facet.tracking import provenance
 
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
@@ -175,10 +175,10 @@ def group_warnings(results: Results) -> list[WarningCard]:
                 title=", ".join(filter(None, [m["dataset"], head and f"head {head}"])),
                 split=by,
                 meaning=WARNING_MEANINGS.get(f"{name} by {by}", WARNING_MEANINGS.get(name, "")),
-                said=[],
+                words=[],
             )
-            said = (run, words.removeprefix(f"{head}: ") if head else words)
-            found.setdefault(key, card).said.append(said)
+            of_run = (run, words.removeprefix(f"{head}: ") if head else words)
+            found.setdefault(key, card).words.append(of_run)
     return list(found.values())
 
 

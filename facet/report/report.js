@@ -110,10 +110,10 @@ function gallery(section, data, experiment, head) {
     box.append(make("h4", `${side === "right" ? "Right" : "Wrong"}, the surest first: ${found.run}, ${head}`));
     if (!answers.length) box.append(make("p", "none"));
     const list = box.appendChild(make("ul", "", { class: "answers" }));
-    for (const [item, truth, said, percent] of answers) {
+    for (const [item, truth, predicted, percent] of answers) {
       const entry = list.appendChild(make("li"));
       entry.append(picture(data.gallery.tiles[item], item));
-      entry.append(make("span", side === "right" ? `✓ ${said}` : `✗ said ${said}`, { class: side }));
+      entry.append(make("span", side === "right" ? `✓ ${predicted}` : `✗ predicted ${predicted}`, { class: side }));
       entry.append(document.createElement("br"));
       entry.append(make("span", `${side === "right" ? "" : `is ${truth}, `}${percent} % sure`));
     }

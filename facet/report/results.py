@@ -11,12 +11,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from facet.config import Parameters, check_params, parse_run, read_params, run_names
-from facet.datasets.prepared import StoredData, load_prepared
-from facet.errors import InputError
-from facet.evaluation import comparisons
-from facet.formats import ComparisonResult, Provenance, RunCosts
-from facet.names import (
+from facet import comparisons
+from facet.base.config import Parameters, check_params, parse_run, read_params, run_names
+from facet.base.names import (
     CHANCE,
     COMPARISONS_FILE,
     COSTS,
@@ -25,7 +22,10 @@ from facet.names import (
     METRICS,
     RUNS_TABLE,
 )
-from facet.storage import read_json
+from facet.base.storage import read_json
+from facet.datasets.prepared import StoredData, load_prepared
+from facet.errors import InputError
+from facet.formats import ComparisonResult, Provenance, RunCosts
 from facet.tracking import offline_records
 
 WORDS = ["run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"]

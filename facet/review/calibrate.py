@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from facet.base.storage import read_csv
 from facet.errors import InputError
 from facet.review.consistency import FALSE_ALARM, POWER, Cell, count_items, judge, read_metrics
-from facet.storage import read_csv
 
 Table = dict[Cell, dict[int, float]]
 Draw = Callable[[np.random.Generator], tuple[Table, Table]]

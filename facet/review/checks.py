@@ -17,11 +17,11 @@ from typing import Any, Literal, NotRequired, TypedDict
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
-from facet.config import get_nested
+from facet.base.config import get_nested
+from facet.base.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
+from facet.base.storage import md5, md5_of_listing
 from facet.errors import InputError
 from facet.formats import Finding
-from facet.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
-from facet.storage import md5, md5_of_listing
 
 
 class LockedFile(TypedDict):
@@ -50,7 +50,7 @@ UNDECLARED_MODULES = {
     "facet/formats.py": "types and words: nothing of it runs in a stage",
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
     "facet/launch.py": "signals, the wording of errors, where a stage runs",
-    "facet/models/memory.py": "refuses a training that is too large, before it begins",
+    "facet/memory.py": "refuses a training that is too large, before it begins",
     "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
 }
 # What else a stage may read without a word in dvc.yaml, and why that can change no result.
@@ -534,7 +534,7 @@ def find_undeclared(stage: Stage, notes: str, lock: LockEntry, folder: Path) -> 
                     found.append(f"reads the parameter {key}, which is not among its params")
         elif kind == "around":
             found.append(
-                f"reads {what} without facet.config.get_params: which of it, none can tell"
+                f"reads {what} without facet.base.config.get_params: which of it, none can tell"
             )
         elif not is_expected(what, lock):
             outside.append(f"reads {what}, outside the project")

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
+from facet.base.names import CHANCE, MAIN_METRIC, METRIC_NAMES, Metric
 from facet.formats import Judgement
-from facet.names import CHANCE, MAIN_METRIC, METRIC_NAMES, Metric
 
 FALSE_ALARM = 0.01  # of a whole review, as `facet calibrate` measures it
 BUDGET = 0.005  # of that, spent on the tests; estimating the spreads takes the rest

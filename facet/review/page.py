@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from facet.config import get_nested
+from facet.base.config import get_nested
+from facet.base.names import MAIN_METRIC
 from facet.formats import Judgement, Review
-from facet.names import MAIN_METRIC
 from facet.review import consistency
 from facet.tracking.provenance import name_processor
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from facet.config import suggest
+from facet.base.config import suggest
 from facet.errors import InputError
 from facet.formats import Finding
 from facet.grid.worker import extract_error

@@ -13,9 +13,10 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from facet.base.names import MANIFESTS, RUN, RUNS_TABLE
+from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.formats import Finding, Manifest, Review, RunReference, StageVerdict
-from facet.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Lock, Stage
 from facet.review.page import render_page
@@ -37,7 +38,6 @@ from facet.review.verdict import (
     mark_consistent,
     read_processors,
 )
-from facet.storage import write_json
 from facet.tracking.provenance import (
     PACKAGES,
     describe_machine,

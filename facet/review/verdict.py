@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facet.config import flatten
+from facet.base.config import flatten
+from facet.base.names import MANIFESTS, METRIC_NAMES, METRICS, RUNS_TABLE
 from facet.formats import Finding, Judgement, Processor, ReviewVerdict, StageVerdict
-from facet.names import MANIFESTS, METRIC_NAMES, METRICS, RUNS_TABLE
 from facet.review import checks, consistency
 from facet.review.checks import Cache, Lock, Stage, entry_hashes
 from facet.tracking.provenance import describe_processor

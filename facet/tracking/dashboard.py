@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from facet.config import Comparison, Parameters, check_params, read_params, run_names
+from facet.base.config import Comparison, Parameters, check_params, read_params, run_names
+from facet.base.names import CHANCE, COMPARISONS_FILE, METRICS, RUN
+from facet.base.storage import read_csv
 from facet.errors import InputError
-from facet.names import CHANCE, COMPARISONS_FILE, METRICS, RUN
-from facet.storage import read_csv
 from facet.tracking import run_record, sync, wandb_run
 
 VIEW = "facet"

@@ -13,11 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from facet.config import parse_run
+from facet.base.config import parse_run
+from facet.base.names import MANIFESTS, PACKAGES_FILE, RUN
+from facet.base.processor import AVX512_LIMITS, LIMITS, cpu_fields, same_bytes
+from facet.base.storage import file_sha256, folder_sha256, md5, write_json
 from facet.formats import Identity, Machine, Manifest, Processor, Provenance
-from facet.names import MANIFESTS, PACKAGES_FILE, RUN
-from facet.processor import AVX512_LIMITS, LIMITS, cpu_fields, same_bytes
-from facet.storage import file_sha256, folder_sha256, md5, write_json
 
 # What computes or stores; requirements.lock, whose hash is among the inputs, names all.
 PACKAGES = (

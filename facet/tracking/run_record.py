@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from facet.config import parse_run
-from facet.errors import InputError
-from facet.formats import ComparisonResult, RunMetrics
-from facet.names import (
+from facet.base.config import parse_run
+from facet.base.names import (
     AUGMENTED,
     COMPARISONS_FILE,
     COSTS,
@@ -26,7 +24,9 @@ from facet.names import (
     RUN,
     RUNS_TABLE,
 )
-from facet.storage import file_sha256, load_pickle, read_csv, read_json
+from facet.base.storage import file_sha256, load_pickle, read_csv, read_json
+from facet.errors import InputError
+from facet.formats import ComparisonResult, RunMetrics
 from facet.tracking import provenance
 from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
 
@@ -130,7 +130,7 @@ def prediction_table(
     chosen = np.argsort(sure, kind="stable")[:TABLE_ROWS]
     image = test.X.ndim == 4
     columns = ["name", *(["image"] if image else [])]
-    columns += [f"{h}_{what}" for h in heads for what in ("true", "said", "probability")]
+    columns += [f"{h}_{what}" for h in heads for what in ("true", "predicted", "probability")]
     out = []
     for i in chosen:
         row: list[Any] = [str(test.names[i])]

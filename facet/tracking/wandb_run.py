@@ -17,7 +17,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from facet.config import parse_run
+from facet.base.config import parse_run
 
 PROJECT = "facet"
 SERVER = "https://api.forge.coreweave.com"  # W&B's own default; under it `wandb login` has the key

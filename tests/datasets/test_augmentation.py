@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facet.config import Augment, Augmentation, Flip
+from facet.base.config import Augment, Augmentation, Flip
 from facet.datasets import augmentation
 from facet.datasets.augmentation import affine_matrices, uniform_draws, warp_images
 from facet.errors import InputError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facet.arrays import save_array
+from facet.base.arrays import save_array
 from facet.datasets import decode
 from facet.datasets.items import load_items, save_items
 from facet.errors import InputError

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from facet.config import Dataset, Head, Operation, Read, Split
+from facet.base.config import Dataset, Head, Operation, Read, Split
+from facet.base.names import SPLITS
 from facet.datasets import normalisation
 from facet.datasets.inputs import apply_operation, convert_mode, middle_size, prepare_image
 from facet.datasets.items import Items
 from facet.datasets.labels import make_labels
 from facet.datasets.splits import connected_groups, make_splits, stratified_group_split
 from facet.errors import InputError
-from facet.names import SPLITS
 from tests.helpers import (
     as_arrays,
     decode_folder,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facet.base.names import SPLITS
 from facet.datasets.prepared import (
     PreparedData,
     SplitData,
@@ -13,7 +14,6 @@ from facet.datasets.prepared import (
     select_split,
 )
 from facet.formats import DataInfo
-from facet.names import SPLITS
 
 
 def make_data(seed: int) -> PreparedData:

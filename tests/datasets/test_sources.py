@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import tenacity
 
-from facet.config import read_params
+from facet.base.config import read_params
 from facet.datasets import sources
 from facet.errors import InputError
 from tests.helpers import ROOT, draw_faces, words_of

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facet.config import check_params
+from facet.base.config import check_params
+from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.grid import runner
 from facet.grid.estimate import (
@@ -19,8 +20,7 @@ from facet.grid.estimate import (
     measure_dataset,
 )
 from facet.grid.plan import plan_targets, stages_to_make
-from facet.models.memory import GIB
-from facet.storage import write_json
+from facet.memory import GIB
 from tests.helpers import Project, small_parameters
 
 STAGES = [

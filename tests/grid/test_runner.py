@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.stage import serialize
 
-from facet.config import check_params, run_names
+from facet.base.config import check_params, run_names
 from facet.grid import dvc_session, summary
 from facet.grid.plan import plan_targets
 from tests.helpers import Project, small_parameters, words_of

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from facet.base.names import STAGES
 from facet.grid.stage_server import StageServer, library_state
 from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
-from facet.names import STAGES
 from tests.helpers import ROOT, is_alive, run_program, wait_for_end, wait_for_pid
 
 # Takes the place of a stage.
@@ -21,7 +21,8 @@ PROBE = """
 import os, sys, time
 from pathlib import Path
 
-loaded = [n for n in ("facet.config", "facet.storage", "facet.models") if n in sys.modules]
+modules = "facet.base.config", "facet.base.storage", "facet.models"
+loaded = [n for n in modules if n in sys.modules]
 
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))

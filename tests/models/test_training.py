@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facet.config import check_params
+from facet.base.config import check_params
+from facet.base.names import PACKAGES_FILE
+from facet.base.storage import file_sha256, load_pickle
 from facet.datasets.prepared import load_prepared
 from facet.models import checkpoint
 from facet.models.training import item_weights, shuffled_order
-from facet.names import PACKAGES_FILE
-from facet.storage import file_sha256, load_pickle
 from facet.tracking import offline_records
 from tests.helpers import (
     Project,
@@ -203,7 +203,7 @@ BUILD = """
 import json, sys
 import numpy as np
 from facet.models import network
-from facet.config import Experiment
+from facet.base.config import Experiment
 spec = Experiment.model_validate(json.loads(sys.argv[1]))
 model = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
 again = network.build_network(spec, (16, 12, 1), {"a": 2, "b": 5}, seed=3)
@@ -271,7 +271,7 @@ import json, sys
 import numpy as np
 from facet.models.runtime import configure_tensorflow
 configure_tensorflow(1)
-from facet.config import Experiment
+from facet.base.config import Experiment
 from facet.datasets.prepared import PreparedData, SplitData
 from facet.models.training import Training
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from facet import processor
+from facet.base import processor
+from facet.base.storage import md5
 from facet.errors import InputError
 from facet.portability import emulation
 from facet.portability.steps import FAULTS
-from facet.storage import md5
 from facet.tracking.provenance import describe_processor, name_processor
 from tests.helpers import TIMEOUT, Project, run_program, words_of
 

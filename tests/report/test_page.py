@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 import yaml
 
+from facet.base.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
+from facet.base.storage import save_pickle, write_json
 from facet.datasets.prepared import SplitData, StoredData, save_prepared
 from facet.errors import InputError
-from facet.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.report import page
 from facet.report.results import read_rows
-from facet.storage import save_pickle, write_json
 from facet.tracking import offline_records
 from stages import compare, evaluate
 from tests.helpers import ROOT, small_parameters, words_of
@@ -336,13 +336,13 @@ def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> Non
         for run in ("plain-0", "plain-1", "dropped-0", "dropped-1")
         for metric in ("accuracy", "balanced_accuracy")
     }
-    chances = {
+    chance = {
         (r["experiment"], r["metric"]): r["chance"]
         for r in chart["spec"]["data"]["values"]
         if "chance" in r
     }
-    assert chances["plain", "accuracy"] == 0.5
-    assert chances["plain", "balanced accuracy"] == pytest.approx((0.4 + 0.5) / 2)
+    assert chance["plain", "accuracy"] == 0.5
+    assert chance["plain", "balanced accuracy"] == pytest.approx((0.4 + 0.5) / 2)
     for run, metrics in runs.items():
         e, seed = run.split("-")
         confusion = content["datasets"][metrics["dataset"]]["confusion"][e]
@@ -354,10 +354,10 @@ def test_figures_confusions_and_answers_are_those_of_the_runs(grid: Path) -> Non
     pose = answers["heads"]["pose"]
     assert answers["run"] == "plain-0"
     assert len(pose["right"]) == len(pose["wrong"]) == 9
-    for item, true, said, percent in [*pose["right"], *pose["wrong"]]:
+    for item, true, predicted, percent in [*pose["right"], *pose["wrong"]]:
         number = int(item.removeprefix("test-"))
         assert true == HEADS["faces"]["pose"][number % 2]
-        assert (said != true) == (number < 16)  # the first 16 are wrong
+        assert (predicted != true) == (number < 16)  # the first 16 are wrong
         assert percent == 90
     assert {item for item, *_ in pose["wrong"]} <= {f"test-{i}" for i in range(16)}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from facet.base.storage import read_csv
 from facet.review import calibrate
 from facet.review.consistency import (
     FALSE_ALARM,
@@ -12,7 +13,6 @@ from facet.review.consistency import (
     judge,
     read_metrics,
 )
-from facet.storage import read_csv
 from tests.helpers import ROOT, words_of
 
 TABLE = read_csv(ROOT / "tests/data/seeds.csv")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from facet.base.storage import md5
 from facet.errors import InputError
 from facet.formats import Judgement, Review, StageVerdict
 from facet.review import checks
 from facet.review.verdict import JudgedRuns, judge_stages, mark_consistent
-from facet.storage import md5
 from facet.tracking.provenance import describe_processor
 from tests.helpers import ROOT, Project, words_of
 from tests.test_formats import check
@@ -158,10 +158,10 @@ def refusals(review: dict[str, Any], check: str = "") -> list[tuple[str, set[str
 
 
 def refused(review: dict[str, Any], check: str, where: str, *words: str) -> None:
-    """Assert that this alone is wrong, and that these words are in what is said of it."""
-    ((at, said),) = refusals(review, check)
+    """Assert that this alone is wrong, and that these words are in its message."""
+    ((at, words_found),) = refusals(review, check)
     assert at == where
-    assert set(words) <= said
+    assert set(words) <= words_found
 
 
 def said_last(output: str) -> str:
@@ -399,7 +399,7 @@ def test_an_undeclared_parameter(toy: Toy) -> None:
     (train, what), (evaluate, around) = refusals(review, "undeclared")
     assert (train, evaluate) == ("train@a-0, train@b-0", "evaluate@a-0, evaluate@b-0")
     assert {"scale", "params"} <= what
-    assert {"params.yaml", "facet.config.get_params"} <= around
+    assert {"params.yaml", "facet.base.config.get_params"} <= around
 
 
 def test_an_undeclared_helper_module(toy: Toy) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from facet.config import check_params, read_params
+from facet.base.config import check_params, read_params
 from facet.grid.plan import stage_names
 from tests.helpers import ROOT, Project, new_data, wait_until, words_of
 
@@ -174,8 +174,8 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
-    said = iter(process.stdout.readline, "")  # to the end, should none of them come
-    assert any(line.startswith("[1/") for line in said)
+    lines = iter(process.stdout.readline, "")  # to the end, should none of them come
+    assert any(line.startswith("[1/") for line in lines)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -222,8 +222,10 @@ def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     index.write_text(index.read_text().replace(victim.name, "three_part_name.png"))
     done = project.run("dvc", "repro", "-f", "normalise", check=False)
     assert done.returncode != 0
-    (said,) = (line for line in done.stderr.splitlines() if line.startswith("normalise: faces: "))
-    assert {"three_part_name.png", "read.parts"} <= words_of(said)
+    (message,) = (
+        line for line in done.stderr.splitlines() if line.startswith("normalise: faces: ")
+    )
+    assert {"three_part_name.png", "read.parts"} <= words_of(message)
     assert "Traceback" not in done.stderr
     project.run("dvc", "checkout", "normalise@faces")
     assert stored.read_bytes() == before

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from facet.storage import file_sha256, folder_sha256
+from facet.base.storage import file_sha256, folder_sha256
 from facet.tracking import offline_records, run_record
 from tests.helpers import ROOT, run_program, wandb_environment
 from tests.tracking.server import ReceivedRun, Server
@@ -140,8 +140,8 @@ def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
     assert [line["_step"] for line in received.history] == list(range(1, len(rows) + 2))
     assert set(rows[0]) == set(SHOWN)
     for row, line in zip(rows, received.history, strict=False):
-        told = {key: line[name] for key, name in SHOWN.items()}
-        assert told == pytest.approx({k: float(v) for k, v in row.items()}, rel=1e-6)
+        logged = {key: line[name] for key, name in SHOWN.items()}
+        assert logged == pytest.approx({k: float(v) for k, v in row.items()}, rel=1e-6)
     parameters = yaml.safe_load((folder / "params.yaml").read_text())
     assert received.config["defaults"] == parameters["defaults"]
     assert received.config["experiments"] == {

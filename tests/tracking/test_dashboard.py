@@ -4,7 +4,7 @@ import json
 import shutil
 from typing import Any
 
-from facet.config import check_params, read_params
+from facet.base.config import check_params, read_params
 from facet.tracking.dashboard import make_workspace
 from tests.helpers import ROOT, Project
 from tests.tracking.helpers import call, check_received, waiting

@@ -96,11 +96,11 @@ def test_the_schema_holds_nothing_that_the_client_does_not_ask_for(
     documents: list[graphql.DocumentNode],
 ) -> None:
     types = TypeInfo(SCHEMA)
-    asked = Asked(types)
+    visitor = Asked(types)
     for document in documents:
-        visit(document, TypeInfoVisitor(types, asked))
+        visit(document, TypeInfoVisitor(types, visitor))
     assert len(known()) > 100
-    assert known() - asked.seen == set()
+    assert known() - visitor.seen == set()
 
 
 @pytest.mark.parametrize("query", [sync.HELD_QUERY, dashboard.VIEW_QUERY, dashboard.VIEWER_QUERY])

@@ -201,7 +201,7 @@ def test_the_worst_answers_come_first_and_not_too_many() -> None:
     test = SplitData(X, {"a": np.zeros(n, int)}, names, names)
     data = PreparedData({}, {"a": np.array(["no", "yes"])}, {"test": test})  # type: ignore[typeddict-item]
     table = run_record.prediction_table(data, {"a_test": np.stack([sure, 1 - sure], 1)}, ["a"])
-    assert table.columns == ["name", "image", "a_true", "a_said", "a_probability"]
+    assert table.columns == ["name", "image", "a_true", "a_predicted", "a_probability"]
     assert [row[0] for row in table.rows] == [str(i) for i in range(run_record.TABLE_ROWS)]
     assert table.rows[0][2:4] == ["no", "yes"]
     assert table.rows[0][1].dtype == np.uint8

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from facet.arrays import Chunks, PixelFile, load_array, map_ahead, save_array
+from facet.base.arrays import Chunks, PixelFile, load_array, map_ahead, save_array
+from facet.base.processor import usable_cores
 from facet.errors import InputError
-from facet.processor import usable_cores
 from tests.helpers import ROOT
 
 plain = arrays.arrays(
@@ -128,7 +128,7 @@ LARGE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from facet.arrays import Chunks, load_array, save_array
+from facet.base.arrays import Chunks, load_array, save_array
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facet.config import Experiment
+from facet import memory
+from facet.base.config import Experiment
 from facet.errors import InputError
-from facet.models import memory
-from facet.models.memory import GIB, MIB, check_memory, measure_network, training_memory
+from facet.memory import GIB, MIB, check_memory, measure_network, training_memory
 from facet.models.training import predict_batch
 from facet.portability.steps import NETWORKS
 from tests.helpers import small_parameters

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from facet.config import Comparison
+from facet.base.config import Comparison
+from facet.base.names import METRICS, RUN
+from facet.base.storage import atomic_write, load_pickle, md5, read_json
 from facet.errors import InputError
 from facet.evaluation import statistics
 from facet.formats import ComparisonResult, CurveRow, RunMetrics, RunRow, StoredMetrics
-from facet.names import METRICS, RUN
-from facet.storage import atomic_write, load_pickle, md5, read_json
 
 
 def find_leftovers(runs: list[str]) -> list[Path]:

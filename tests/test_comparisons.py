@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facet.config import Comparison
+from facet import comparisons
+from facet.base.config import Comparison
+from facet.base.names import METRICS, RUN
+from facet.base.storage import save_pickle, write_json
 from facet.errors import InputError
-from facet.evaluation import comparisons
-from facet.names import METRICS, RUN
-from facet.storage import save_pickle, write_json
 from stages import compare
 from tests.helpers import small_parameters
 

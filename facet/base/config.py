@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from facet.base.names import PARAMS_FILE, Metric
 from facet.errors import InputError
-from facet.names import PARAMS_FILE, Metric
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 Share = Annotated[float, Field(ge=0, lt=1)]

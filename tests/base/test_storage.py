@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facet.errors import InputError
-from facet.storage import (
+from facet.base.storage import (
     atomic_write,
     load_pickle,
     read_csv,
@@ -20,6 +19,7 @@ from facet.storage import (
     save_pickle,
     write_json,
 )
+from facet.errors import InputError
 
 plain = st.recursive(
     st.none()

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from facet.config import Read, suggest
+from facet.base.config import Read, suggest
+from facet.base.names import RUN
 from facet.datasets import decode, inputs
 from facet.errors import InputError
 from facet.formats import InputInfo, ModelInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import predict_batch
-from facet.names import RUN
 
 
 def read_description(folder: Path) -> ModelInfo:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from facet.config import Experiment, Layer
+from facet.base.config import Experiment, Layer
 from facet.errors import InputError
 from facet.models.training import predict_batch
 

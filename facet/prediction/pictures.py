@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import ImageFont
 
+from facet.base.names import RUN
 from facet.errors import InputError
 from facet.models.runtime import configure_tensorflow, silence_native_output
-from facet.names import RUN
 
 PICTURES_FOLDER = Path("pictures")
 

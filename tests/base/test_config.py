@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from facet import setting
-from facet.config import check_params, merge, parse_run, read_params, run_names
+from facet.base.config import check_params, merge, parse_run, read_params, run_names
 from facet.errors import InputError
 from tests.helpers import ROOT, small_parameters, words_of
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from facet.storage import load_pickle, read_csv
+from facet.base.storage import load_pickle, read_csv
 from tests.helpers import Project, new_data, words_of
 
 

@@ -1,0 +1,1 @@
+"""What every stage reads: parameters, names, files and arrays, limits of the processor."""

@@ -1,0 +1,1 @@
+"""Trained models in use: what they predict, and pictures of them."""
