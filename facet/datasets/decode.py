@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
@@ -127,6 +126,8 @@ def read_tables(paths: list[Path]) -> Items:
 
     `names` is FILE:ROW, counted from 1 after the header; blanks in column names become `_`.
     """
+    import pandas as pd  # here: it takes a third of the time to start, and images need none of it
+
     frames = []
     for path in paths:
         try:

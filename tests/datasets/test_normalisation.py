@@ -297,6 +297,7 @@ def test_another_seed_deals_otherwise() -> None:
     assert len(set(made.values())) == 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=30))
 def test_items_that_share_a_key_are_joined_and_no_others(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(column) for column in zip(*pairs, strict=True))
