@@ -298,7 +298,7 @@ def draw_predictions(data: StoredData, head: str, p: np.ndarray, run: str) -> An
                     x,
                     [
                         f"true {classes[y[i]]}",
-                        f"said {classes[predicted[i]]}",
+                        f"predicted {classes[predicted[i]]}",
                         f"{sure[i]:.0%} sure",
                     ],
                     color,
