@@ -25,10 +25,10 @@ from PIL import Image, ImageDraw
 
 from facet.base.config import Augmentation, check_params
 from facet.base.names import PACKAGES_FILE, PARAMS_FILE, RAW_INDEX
+from facet.base.prepared import SplitData, StoredData
 from facet.base.processor import CORES_VARIABLE, usable_cores
 from facet.datasets import sources
 from facet.datasets.augmentation import augment
-from facet.datasets.prepared import SplitData, StoredData
 from facet.memory import MIB, training_memory
 
 KINDS = ("ring", "disc", "box", "bar", "dots")

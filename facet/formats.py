@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import TypedDict  # pydantic checks those of `typing` from 3.12 on
 
 from facet.base.names import Metric
+from facet.base.prepared import DataInfo, InputInfo, SplitInfo
 
 Interval = tuple[float, float]
 RunVerdict = Literal["above chance", "at chance", "below chance", "not applicable"]
@@ -39,36 +40,6 @@ class ItemsInfo(TypedDict):
     """What the arrays of a data set's items are."""
 
     columns: Annotated[list[str], "names of the columns, in the order of column_0, column_1, ..."]
-
-
-class SplitInfo(TypedDict):
-    """How a data set was split."""
-
-    by: Annotated[str, "random, own, or the group that was kept together"]
-    seed: Annotated[int, "split.seed of this split"]
-    test: Annotated[float, "share of the items that was wanted for testing"]
-    validation: Annotated[float, "share of the items that was wanted for validation"]
-
-
-class InputInfo(TypedDict):
-    """How inputs are prepared: an image's first three keys and operations, or a table's rest."""
-
-    size: Annotated[NotRequired[list[int]], "[width, height] in pixels"]
-    mode: Annotated[NotRequired[str], "L (grey) or RGB"]
-    alpha: Annotated[NotRequired[str], "what becomes of transparency"]
-    operations: Annotated[NotRequired[list[dict[str, Any]]], "read.operations, before resizing"]
-    columns: Annotated[NotRequired[list[str]], "the readings, in their order"]
-    mean: Annotated[NotRequired[list[float]], "a reading's mean over the training items"]
-    spread: Annotated[NotRequired[list[float]], "its standard deviation over them"]
-
-
-class DataInfo(TypedDict):
-    """What a normalised data set was made with."""
-
-    dataset: Annotated[str, "name of the data set"]
-    split: Annotated[SplitInfo, "how it was split"]
-    input: Annotated[InputInfo, "how inputs were prepared"]
-    heads: Annotated[list[str], "the heads, in the order of params.yaml"]
 
 
 # --- runs --------------------------------------------------------------------------------------

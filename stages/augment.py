@@ -2,8 +2,8 @@
 
 from facet.base.config import get_params
 from facet.base.names import AUGMENTED, NORMALISED
+from facet.base.prepared import load_prepared, save_prepared
 from facet.datasets.augmentation import augment
-from facet.datasets.prepared import load_prepared, save_prepared
 from facet.errors import InputError
 from facet.launch import run_stage
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from facet.base.config import parse_run
 from facet.base.names import AUGMENTED, EVALUATION, METRICS, RUN
+from facet.base.prepared import load_prepared, select_split
 from facet.base.storage import (
     atomic_write,
     load_pickle,
@@ -11,7 +12,6 @@ from facet.base.storage import (
     read_json,
     write_json,
 )
-from facet.datasets.prepared import load_prepared, select_split
 from facet.evaluation.metrics import evaluate_run
 from facet.evaluation.plots import draw_run
 from facet.launch import run_stage

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from facet.base.config import Dataset, get_params
 from facet.base.names import NORMALISED, PICKLED, SPLITS
+from facet.base.prepared import save_prepared
 from facet.datasets.items import load_items
 from facet.datasets.normalisation import normalise
-from facet.datasets.prepared import save_prepared
 from facet.errors import InputError
 from facet.launch import run_stage
 

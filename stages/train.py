@@ -7,9 +7,9 @@ from pathlib import Path
 
 from facet.base.config import parse_run, read_experiment
 from facet.base.names import AUGMENTED, COSTS
+from facet.base.prepared import load_prepared, select_split
 from facet.base.processor import note_other_bytes
 from facet.base.storage import write_json
-from facet.datasets.prepared import load_prepared, select_split
 from facet.launch import run_stage
 from facet.memory import check_memory, machine_memory
 from facet.models.checkpoint import (

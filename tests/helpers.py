@@ -18,9 +18,9 @@ import yaml
 from PIL import Image
 
 from facet.base.names import SPLITS
+from facet.base.prepared import PreparedData, SplitData, StoredData, save_prepared
 from facet.datasets import decode
 from facet.datasets.items import Images, Items
-from facet.datasets.prepared import PreparedData, SplitData, StoredData, save_prepared
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from facet.base.arrays import CHUNK_ITEMS, Array, Chunks, iterate_chunks, map_ahead
 from facet.base.config import Augmentation
+from facet.base.prepared import NewData, NewSplit, SplitData, StoredData
 from facet.base.processor import usable_cores
-from facet.datasets.prepared import NewData, NewSplit, SplitData, StoredData
 from facet.errors import InputError
 
 cv2.setNumThreads(0)  # a thread for each chunk of images is faster than several for one image

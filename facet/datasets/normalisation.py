@@ -5,13 +5,12 @@ import numpy as np
 from facet.base.arrays import Chunks
 from facet.base.config import Dataset
 from facet.base.names import SPLITS
+from facet.base.prepared import InputInfo, NewData, NewSplit
 from facet.datasets.inputs import middle_size, prepare_images, read_columns
 from facet.datasets.items import Items
 from facet.datasets.labels import make_labels, read_fields
-from facet.datasets.prepared import NewData, NewSplit
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.errors import InputError
-from facet.formats import InputInfo
 
 
 def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from facet.datasets.prepared import StoredData
+from facet.base.prepared import StoredData
 from facet.evaluation import statistics
 from facet.evaluation.warnings import find_leakage, find_warnings
 from facet.formats import HeadMetrics, ModelInfo, RunMetrics

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from facet.base.arrays import CHUNK_ITEMS
-from facet.datasets.prepared import SplitData, StoredData
+from facet.base.prepared import SplitData, StoredData
 from facet.formats import HeadMetrics, RunMetrics
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"

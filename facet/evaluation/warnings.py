@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from facet.base.names import SPLITS
-from facet.datasets.prepared import SplitData
+from facet.base.prepared import SplitData
 from facet.evaluation import statistics
 from facet.formats import HeadMetrics
 

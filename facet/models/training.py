@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from facet.base.config import Experiment
-from facet.datasets.prepared import StoredData
+from facet.base.prepared import StoredData
 from facet.errors import InputError
 from facet.models.runtime import silence_native_output
 

@@ -14,10 +14,9 @@ import numpy as np
 
 from facet.base.config import Augment, Experiment, Read
 from facet.base.names import MAIN_METRIC, SPLITS
+from facet.base.prepared import DataInfo, SplitData, StoredData
 from facet.datasets import augmentation, inputs
-from facet.datasets.prepared import SplitData, StoredData
 from facet.evaluation import statistics
-from facet.formats import DataInfo
 from facet.models import runtime
 from facet.models.training import Training
 

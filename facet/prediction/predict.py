@@ -12,9 +12,10 @@ import numpy as np
 
 from facet.base.config import Read, suggest
 from facet.base.names import RUN
+from facet.base.prepared import InputInfo
 from facet.datasets import decode, inputs
 from facet.errors import InputError
-from facet.formats import InputInfo, ModelInfo
+from facet.formats import ModelInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import predict_batch
 

@@ -38,8 +38,8 @@ from facet.base.names import (
     SPLITS,
     TIMINGS_FILE,
 )
+from facet.base.prepared import StoredData, select_split
 from facet.base.storage import atomic_write, load_pickle, md5, read_csv
-from facet.datasets.prepared import StoredData, select_split
 from facet.formats import ComparisonResult, StageTiming
 from facet.report import charts
 from facet.report.charts import Chart

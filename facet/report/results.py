@@ -22,8 +22,8 @@ from facet.base.names import (
     METRICS,
     RUNS_TABLE,
 )
+from facet.base.prepared import StoredData, load_prepared
 from facet.base.storage import read_json
-from facet.datasets.prepared import StoredData, load_prepared
 from facet.errors import InputError
 from facet.formats import ComparisonResult, Provenance, RunCosts
 from facet.tracking import offline_records

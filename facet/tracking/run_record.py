@@ -31,7 +31,7 @@ from facet.tracking import provenance
 from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
 
 if TYPE_CHECKING:
-    from facet.datasets.prepared import StoredData
+    from facet.base.prepared import StoredData
 
 TABLE_ROWS = 60  # rows in a run's table of answers; each costs W&B a file
 
@@ -52,7 +52,7 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     `where` is what only the machine that ran knows, for its provenance.
     """
     # `compare`, which records no run, depends on nothing of this.
-    from facet.datasets.prepared import load_prepared, select_split
+    from facet.base.prepared import load_prepared, select_split
 
     folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")

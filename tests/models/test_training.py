@@ -14,8 +14,8 @@ import pytest
 
 from facet.base.config import check_params
 from facet.base.names import PACKAGES_FILE
+from facet.base.prepared import load_prepared
 from facet.base.storage import file_sha256, load_pickle
-from facet.datasets.prepared import load_prepared
 from facet.models import checkpoint
 from facet.models.training import item_weights, shuffled_order
 from facet.tracking import offline_records
@@ -272,7 +272,7 @@ import numpy as np
 from facet.models.runtime import configure_tensorflow
 configure_tensorflow(1)
 from facet.base.config import Experiment
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.base.prepared import PreparedData, SplitData
 from facet.models.training import Training
 
 def content(n, share):

@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 from facet.base.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
+from facet.base.prepared import SplitData, StoredData, save_prepared
 from facet.base.storage import save_pickle, write_json
-from facet.datasets.prepared import SplitData, StoredData, save_prepared
 from facet.errors import InputError
 from facet.report import page
 from facet.report.results import read_rows

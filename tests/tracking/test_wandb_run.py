@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facet.datasets.prepared import PreparedData, SplitData
+from facet.base.prepared import PreparedData, SplitData
 from facet.tracking import offline_records, run_record, wandb_run
 from tests.helpers import KEY, Project, run_program, wandb_environment
 from tests.tracking.helpers import recorded, track

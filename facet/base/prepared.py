@@ -3,14 +3,44 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, NotRequired, TypeAlias, TypeVar
 
 import numpy as np
+from typing_extensions import TypedDict  # pydantic checks those of `typing` from 3.12 on
 
 from facet.base.arrays import Array, load_array, save_array
 from facet.base.names import SPLITS
 from facet.base.storage import atomic_write, read_json, write_json
-from facet.formats import DataInfo
+
+
+class SplitInfo(TypedDict):
+    """How a data set was split."""
+
+    by: Annotated[str, "random, own, or the group that was kept together"]
+    seed: Annotated[int, "split.seed of this split"]
+    test: Annotated[float, "share of the items that was wanted for testing"]
+    validation: Annotated[float, "share of the items that was wanted for validation"]
+
+
+class InputInfo(TypedDict):
+    """How inputs are prepared: an image's first three keys and operations, or a table's rest."""
+
+    size: Annotated[NotRequired[list[int]], "[width, height] in pixels"]
+    mode: Annotated[NotRequired[str], "L (grey) or RGB"]
+    alpha: Annotated[NotRequired[str], "what becomes of transparency"]
+    operations: Annotated[NotRequired[list[dict[str, Any]]], "read.operations, before resizing"]
+    columns: Annotated[NotRequired[list[str]], "the readings, in their order"]
+    mean: Annotated[NotRequired[list[float]], "a reading's mean over the training items"]
+    spread: Annotated[NotRequired[list[float]], "its standard deviation over them"]
+
+
+class DataInfo(TypedDict):
+    """What a normalised data set was made with."""
+
+    dataset: Annotated[str, "name of the data set"]
+    split: Annotated[SplitInfo, "how it was split"]
+    input: Annotated[InputInfo, "how inputs were prepared"]
+    heads: Annotated[list[str], "the heads, in the order of params.yaml"]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from facet.base.names import SPLITS
-from facet.datasets.prepared import (
+from facet.base.prepared import (
+    DataInfo,
     PreparedData,
     SplitData,
     load_prepared,
     save_prepared,
     select_split,
 )
-from facet.formats import DataInfo
 
 
 def make_data(seed: int) -> PreparedData:
