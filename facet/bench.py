@@ -1,6 +1,7 @@
 """Measure on this machine, in turn: preparing faces beside the course's way, training with W&B and
 without, stages by the grid's server and without, a repeated `dvc repro`: `make bench`."""
 
+import compileall
 import json
 import os
 import shutil
@@ -179,7 +180,12 @@ def bench_repeating(times: int) -> None:
 def run_benchmarks(
     source: str, pairs: int, trainings: int, starts: int, rounds: int, images: int
 ) -> None:
-    """Time preparing, tracking, starting and repeating, each beside what it is compared with."""
+    """Time preparing, tracking, starting and repeating, each beside what it is compared with.
+
+    Modules are compiled first, as Python leaves them after a first run.
+    """
+    for folder in ("facet", "stages"):
+        compileall.compile_dir(folder, quiet=1)
     if pairs:
         with tempfile.TemporaryDirectory() as place:
             bench_preparing(Path(place), pairs, source)

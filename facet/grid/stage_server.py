@@ -49,7 +49,6 @@ LIBRARIES = (
     "scipy.optimize",
     "scipy.stats",
     "tqdm",
-    "typer",
     "yaml",
 )
 
