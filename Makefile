@@ -86,10 +86,12 @@ portable: $(STAMP)  ## all experiments, or RUN=, for an epoch on emulated proces
 calibrate: $(STAMP)  ## how often a review on another architecture errs, by stored repeats and simulation
 	@python -m facet calibrate
 
-lint: $(STAMP)  ## ruff (linter and formatter) and mypy
+lint: $(STAMP)  ## ruff (linter and formatter), mypy, GitHub's workflows
 	ruff check .
 	ruff format --check .
 	mypy
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github/workflows
 
 COMPILE := python -m uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \
     --no-emit-index-url --no-emit-find-links -p 3.11

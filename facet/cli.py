@@ -105,6 +105,16 @@ def diff(
     show_differences(a, b)
 
 
+@app.command(epilog="Example: facet comment origin/main")
+def comment(
+    base: Annotated[str, typer.Argument(help="the commit or branch that HEAD is to go onto")],
+) -> None:
+    """Print a pull request's comment in Markdown, from the last review and `facet diff`."""
+    from facet.review.comment import write_comment
+
+    print(write_comment(base))
+
+
 @app.command(epilog="Example: facet predict faces_deep-0 photo.png")
 def predict(
     run: Annotated[str, typer.Argument(help="a run, like faces_deep-0, or a copy of its folder")],

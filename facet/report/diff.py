@@ -109,18 +109,45 @@ def read_parameters(text: str, where: str) -> dict[str, Any]:
         raise InputError(f"{where}params.yaml: not readable as YAML: {words}") from None
 
 
-def format_section(title: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """Lines that tell what of `new` is not as in `old`, and how much is."""
-    different = [k for k in dict.fromkeys([*old, *new]) if old.get(k) != new.get(k)]
-    same = len({*old, *new}) - len(different)
-    lines = [f"{title}: {len(different)} differ, {same} are the same"]
-    for k in different:
-        lines += [f"  {k}", f"    {old.get(k, '-')}", f"    -> {new.get(k, '-')}"]
-    return lines
+class Texts(NamedTuple):
+    """What two commits say of each thing, by its name."""
+
+    old: dict[str, str]
+    new: dict[str, str]
+
+    def changes(self) -> list[Change]:
+        """What differs; `-` stands for what one side lacks."""
+        names = dict.fromkeys([*self.old, *self.new])
+        found = [Change(n, self.old.get(n, "-"), self.new.get(n, "-")) for n in names]
+        return [c for c in found if c.old != c.new]
+
+    def describe(self, title: str) -> list[str]:
+        """Lines that tell what of the newer side differs, and how much does not."""
+        changes = self.changes()
+        same = len({*self.old, *self.new}) - len(changes)
+        lines = [f"{title}: {len(changes)} differ, {same} are the same"]
+        for name, old, new in changes:
+            lines += [f"  {name}", f"    {old}", f"    -> {new}"]
+        return lines
 
 
-def show_differences(a: str, b: str = "") -> None:
-    """Print what two commits differ in: parameters, figures with their intervals, verdicts."""
+class Differences(NamedTuple):
+    """What two commits differ in."""
+
+    title: str
+    """The two commits."""
+    parameters: list[Change]
+    figures: Texts
+    """By `experiment head metric`: the mean over seeds, intervals, chance."""
+    verdicts: Texts
+    """By comparison: the verdict, the difference, its interval."""
+
+
+def compare_commits(a: str, b: str = "") -> Differences:
+    """What commits `a` and `b` differ in; the working tree if `b` is empty.
+
+    Raises InputError where one is no commit, or has no results in git.
+    """
     if not a:
         raise InputError("A: names no commit; say for example `make diff A=HEAD~1`")
     sides = [resolve_commit("A", a), resolve_commit("B", b) if b else ""]
@@ -128,15 +155,25 @@ def show_differences(a: str, b: str = "") -> None:
     texts = [
         [read_at(s, file, n) for file in DIFF_FILES] for s, n in zip(sides, (a, b), strict=True)
     ]
-    print(f"{a} {sides[0][:12]} -> {f'{b} {sides[1][:12]}' if b else 'the working tree'}\n")
-    old, new = (read_parameters(t[0], p) for t, p in zip(texts, places, strict=True))
-    found = find_changes(old, new)
-    print(f"parameters: {len(found)} differ")
-    for key, before, after in found:
+    parameters, figures, verdicts = (
+        [reader(t[number], p) for t, p in zip(texts, places, strict=True)]
+        for number, reader in enumerate((read_parameters, read_metrics, read_verdicts))
+    )
+    return Differences(
+        f"{a} {sides[0][:12]} -> {f'{b} {sides[1][:12]}' if b else 'the working tree'}",
+        find_changes(*parameters),
+        Texts(*figures),
+        Texts(*verdicts),
+    )
+
+
+def show_differences(a: str, b: str = "") -> None:
+    """Print what two commits differ in: parameters, figures with their intervals, verdicts."""
+    found = compare_commits(a, b)
+    print(f"{found.title}\n")
+    print(f"parameters: {len(found.parameters)} differ")
+    for key, before, after in found.parameters:
         print(f"  {key}: {before} -> {after}")
-    for title, number, reader in (
-        ("figures, means over seeds [mean of the runs' 95 % intervals]", 1, read_metrics),
-        ("verdicts, difference [95 % interval]", 2, read_verdicts),
-    ):
-        sides_read = (reader(t[number], p) for t, p in zip(texts, places, strict=True))
-        print("", *format_section(title, *sides_read), sep="\n")
+    figures = found.figures.describe("figures, means over seeds [mean of the runs' 95 % intervals]")
+    print("", *figures, sep="\n")
+    print("", *found.verdicts.describe("verdicts, difference [95 % interval]"), sep="\n")

@@ -1,6 +1,5 @@
 """What two commits differ in, on a small repository of its own."""
 
-import json
 import re
 import subprocess
 import sys
@@ -8,34 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_program
-
-HEADER = (
-    "run,experiment,seed,head,accuracy,balanced_accuracy,chance,balanced_chance,ci95_low,"
-    "ci95_high,balanced_ci95_low,balanced_ci95_high\n"
-)
-
-
-def results(folder: Path, epochs: int, deep: float, verdict: str) -> None:
-    """Write parameters and results of two experiments with two seeds; `deep` is one's accuracy."""
-    (folder / "metrics").mkdir(exist_ok=True)
-    extra = "    dropout: 0.2\n" if epochs > 10 else ""
-    (folder / "params.yaml").write_text(
-        f"defaults: {{epochs: {epochs}, batch: 32}}\n"
-        f"experiments:\n  deep:\n    heads: [pose]\n{extra}"
-    )
-    rows = []
-    for experiment, value in (("plain", 0.5), ("deep", deep)):
-        for seed in (0, 1):
-            v = value + 0.02 * seed
-            figures = [v, v, 0.3, 0.25, v - 0.1, v + 0.1, v - 0.2, v + 0.2]
-            rows.append([f"{experiment}-{seed}", experiment, seed, "pose", *figures])
-    rows.append(["plain-0", "plain", 0, "userid", *[""] * 8])  # not applicable
-    text = HEADER + "".join(",".join(map(str, r)) + "\n" for r in rows)
-    (folder / "metrics/runs.csv").write_text(text)
-    one = {"difference": deep - 0.5, "ci95": [0.01, 0.2], "verdict": verdict}
-    same = {"difference": None, "ci95": None, "verdict": "no difference shown"}
-    (folder / "metrics/comparisons.json").write_text(json.dumps({"depth": one, "other": same}))
+from tests.helpers import run_program, write_results
 
 
 @pytest.fixture
@@ -53,11 +25,11 @@ def folder(tmp_path: Path) -> Path:
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "start")
     git("tag", "empty")
-    results(tmp_path, 10, 0.55, "no difference shown")
+    write_results(tmp_path, 10, 0.55, "no difference shown")
     git("add", "-A")
     git("commit", "-q", "-m", "results")
     git("tag", "old")
-    results(tmp_path, 20, 0.61, "better")
+    write_results(tmp_path, 20, 0.61, "better")
     return tmp_path
 
 
