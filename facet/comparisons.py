@@ -12,7 +12,7 @@ from facet.base.names import METRICS, RUN
 from facet.base.storage import atomic_write, load_pickle, md5, read_json
 from facet.errors import InputError
 from facet.evaluation import statistics
-from facet.formats import ComparisonResult, CurveRow, RunMetrics, RunRow, StoredMetrics
+from facet.formats import ComparisonResult, CurveRow, HeadSummary, RunMetrics, RunRow, StoredMetrics
 
 
 def find_leftovers(runs: list[str]) -> list[Path]:
@@ -32,6 +32,18 @@ def read_metrics(run: str) -> StoredMetrics:
     path = Path(METRICS.format(run))
     metrics: RunMetrics = read_json(path)
     return {**metrics, "run": run, "md5": md5(path)}
+
+
+def summarise_metrics(metrics: list[StoredMetrics]) -> dict[str, dict[str, HeadSummary]]:
+    """By run and head: what DVC shows of the metrics; a head without a figure is left out."""
+    return {
+        m["run"]: {
+            head: {"balanced_accuracy": h["balanced_accuracy"], "chance": h["balanced_chance"]}
+            for head, h in m["heads"].items()
+            if h["balanced_accuracy"] is not None
+        }
+        for m in metrics
+    }
 
 
 def metric_rows(metrics: list[StoredMetrics]) -> list[RunRow]:

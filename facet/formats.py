@@ -102,6 +102,13 @@ class RunMetrics(TypedDict):
     heads: Annotated[dict[str, HeadMetrics], "by head"]
 
 
+class HeadSummary(TypedDict):
+    """A head's metric on the test part, for DVC's views."""
+
+    balanced_accuracy: Annotated[float, "mean over classes of the share that was right"]
+    chance: Annotated[float | None, "what guessing would get of it"]
+
+
 class StoredMetrics(RunMetrics):
     """A run's metrics as they were read from their file."""
 
@@ -345,6 +352,7 @@ FILES: dict[str, tuple[str, Any]] = {
     "about.json in data/DATASET/normalised/ and data/augmented/EXPERIMENT/": ("JSON", DataInfo),
     "data/runs/RUN/model.json": ("JSON", ModelInfo),
     "metrics/runs/RUN.json": ("JSON", RunMetrics),
+    "metrics/summary.json": ("JSON, by run and head", HeadSummary),
     "metrics/runs.csv": ("CSV, a row for each run and head", RunRow),
     "metrics/curves.csv": ("CSV, a row for each value", CurveRow),
     "metrics/comparisons.json": ("JSON, by comparison", ComparisonResult),

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from facet.base.config import get_params
-from facet.base.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE
+from facet.base.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE, SUMMARY_FILE
 from facet.base.storage import read_csv, write_json
 from facet.comparisons import (
     compare_experiments,
@@ -12,6 +12,7 @@ from facet.comparisons import (
     find_leftovers,
     metric_rows,
     read_metrics,
+    summarise_metrics,
     write_csv,
 )
 from facet.launch import run_stage
@@ -20,7 +21,7 @@ from facet.tracking.wandb_run import log_to_existing_run
 
 
 def main() -> None:
-    """Write metrics/runs.csv, metrics/curves.csv and metrics/comparisons.json from all runs."""
+    """Write runs.csv, curves.csv, summary.json and comparisons.json into metrics/ from all runs."""
     seeds, experiments, comparisons = get_params("seeds", "experiments", "comparisons")
     runs = [f"{e}-{s}" for e in experiments for s in seeds]
     # A run that params.yaml no longer names counts nowhere, and DVC would hash it as an input.
@@ -34,6 +35,7 @@ def main() -> None:
     write_csv(CURVES_TABLE, curves)
     verdicts = {n: compare_experiments(c, n, seeds, metrics) for n, c in comparisons.items()}
     write_json(COMPARISONS_FILE, verdicts)
+    write_json(SUMMARY_FILE, summarise_metrics(list(metrics.values())))
     log_to_existing_run(comparisons_id(), lambda _: record_comparisons())
     print(f"{len(runs)} runs; " + ", ".join(f"{n}: {v['verdict']}" for n, v in verdicts.items()))
 

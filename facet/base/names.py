@@ -31,6 +31,7 @@ MANIFESTS = "metrics/manifests/{}.json"
 METRICS_FOLDER = Path("metrics")
 RUNS_TABLE, CURVES_TABLE = METRICS_FOLDER / "runs.csv", METRICS_FOLDER / "curves.csv"
 COMPARISONS_FILE = METRICS_FOLDER / "comparisons.json"
+SUMMARY_FILE = METRICS_FOLDER / "summary.json"
 REPORT_FILE = METRICS_FOLDER / "report.html"
 TIMINGS_FILE = METRICS_FOLDER / "costs/stages.json"  # what the last run of the grid did
 

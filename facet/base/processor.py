@@ -42,7 +42,14 @@ def limit_instructions() -> None:
 
 def usable_cores() -> int:
     """The cores that this process may keep busy; no result depends on their number."""
-    return int(os.environ.get(CORES_VARIABLE) or len(os.sched_getaffinity(0)))
+    return int(os.environ.get(CORES_VARIABLE) or machine_cores())
+
+
+def machine_cores() -> int:
+    """The cores that the system lets this process run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def same_bytes() -> bool:

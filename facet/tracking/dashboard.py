@@ -79,7 +79,7 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
     wr = importlib.import_module("wandb_workspaces.reports.v2")
     ws = importlib.import_module("wandb_workspaces.workspaces")
     by_experiment: dict[str, Any] = {
-        "groupby": wr.Config("provenance.experiment"),
+        "groupby": wr.Config("experiment"),
         "groupby_aggfunc": "mean",
     }
 
@@ -98,8 +98,8 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
         how = f"Judged by {metric} on the test part; mean and spread over seeds."
         panels = [
             wr.MarkdownPanel(markdown=f"{question}\n\n{how}\n\nVerdict: run `comparisons`."),
-            lines(f"{head}: validation", f"validation/{head}_accuracy"),
-            lines(f"{head}: training", f"train/{head}_accuracy"),
+            lines(f"{head}: validation", f"val/{head}/accuracy"),
+            lines(f"{head}: training", f"train/{head}/accuracy"),
             wr.BarPlot(
                 title=f"{head}: test {metric}, chance beside it",
                 metrics=[f"test/{head}/{c.metric}", f"test/{head}/{CHANCE[c.metric]}"],
@@ -129,7 +129,7 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
         ws.Section(
             name="loss",
             panels=[
-                lines("validation loss", "validation/loss"),
+                lines("validation loss", "val/loss"),
                 lines("training loss", "train/loss"),
                 lines("learning rate", "learning_rate"),
                 lines("items per second", "items_per_second"),
@@ -146,7 +146,7 @@ def make_workspace(parameters: Parameters, entity: str, project: str) -> Any:
         project=project,
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config("provenance.experiment")]),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config("experiment")]),
     )
     # A name of its own, so that a second saving finds the first.
     made._internal_name = f"nw-{VIEW}-v"

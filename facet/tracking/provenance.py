@@ -15,7 +15,7 @@ from typing import Any
 
 from facet.base.config import parse_run
 from facet.base.names import MANIFESTS, PACKAGES_FILE, RUN
-from facet.base.processor import AVX512_LIMITS, LIMITS, cpu_fields, same_bytes
+from facet.base.processor import AVX512_LIMITS, LIMITS, cpu_fields, machine_cores, same_bytes
 from facet.base.storage import file_sha256, folder_sha256, md5, write_json
 from facet.formats import Identity, Machine, Manifest, Processor, Provenance
 
@@ -150,8 +150,7 @@ def cache_sizes() -> dict[str, str]:
 
 def describe_machine() -> Machine:
     """The machine this process runs on; `cores` are those it may use."""
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-    return {"host": platform.node(), "system": platform.platform(), "cores": len(usable)}
+    return {"host": platform.node(), "system": platform.platform(), "cores": machine_cores()}
 
 
 def package_versions() -> dict[str, str]:

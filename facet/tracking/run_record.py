@@ -28,6 +28,7 @@ from facet.base.storage import file_sha256, load_pickle, read_csv, read_json
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.tracking import provenance
+from facet.tracking.run_config import describe_config
 from facet.tracking.wandb_run import Plot, RunRecord, Table, describe_run, epoch_metrics
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
         id=id or about["wandb"]["id"],
         options=describe_run(run, about["dataset"]),
         # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
-        config=about["declared"] | {"provenance": origin | where, "outputs": hashes},
+        config=describe_config(run)
+        | {k: about[k] for k in ("parameters", "multiply_adds")}
+        | {"provenance": origin | where, "outputs": hashes},
         rows=rows,
         shown=shown,
         summary=summarise(rows, metrics),
@@ -97,7 +100,7 @@ def summarise(rows: list[dict[str, float]], metrics: RunMetrics) -> dict[str, fl
         if "/" in name:
             values = [row[name] for row in rows]
             out[f"best/{name}"] = min(values) if name.endswith("loss") else max(values)
-    loss = "validation/loss" if "validation/loss" in rows[-1] else "train/loss"
+    loss = "val/loss" if "val/loss" in rows[-1] else "train/loss"
     out["best_epoch"] = min(rows, key=lambda row: row[loss])["epoch"]
     for head, m in metrics["heads"].items():
         numbers = {k: v for k, v in m.items() if isinstance(v, (int, float))}

@@ -91,12 +91,15 @@ def describe_run(run: str, dataset: str) -> RunOptions:
 
 
 def epoch_metrics(row: dict[str, float]) -> dict[str, float]:
-    """A row of a run's history under the names W&B shows: `train/...` and `validation/...`."""
+    """A row of a run's history under the names W&B shows: `train/loss`, `val/HEAD/accuracy`."""
 
     def name(key: str) -> str:
-        if key.startswith("val_"):
-            return "validation/" + key.removeprefix("val_")
-        return key if key in ("epoch", "learning_rate") else f"train/{key}"
+        if key in ("epoch", "learning_rate"):
+            return key
+        part = "val" if key.startswith("val_") else "train"
+        metric = key.removeprefix("val_")
+        head = metric.removesuffix("_accuracy")
+        return f"{part}/{metric}" if head == metric else f"{part}/{head}/accuracy"
 
     return {name(k): v for k, v in row.items()}
 
@@ -256,7 +259,7 @@ class Run:
         """Draw the metrics of epochs over `name`."""
         self._quietly("define_metric", name)
         # Not "*": a row of pictures, which has no epoch, would be given epoch 0.
-        for metric in ("train/*", "validation/*", "learning_rate", "items_per_second"):
+        for metric in ("train/*", "val/*", "learning_rate", "items_per_second"):
             self._quietly("define_metric", metric, step_metric=name)
 
     def log_record(self, record: RunRecord, known: int | None = None) -> None:
@@ -282,9 +285,9 @@ class Run:
         for step, row in enumerate(record.rows, 1):
             if step > known:
                 self.log(row, step)
-        # What the training said of itself is not said again: the machine is in it.
+        # The provenance of a training is not written again: the machine is in it.
         self._run.config.update(
-            {k: v for k, v in record.config.items() if not known or k == "outputs"},
+            {k: v for k, v in record.config.items() if not known or k != "provenance"},
             allow_val_change=True,
         )
         shown = {name: _media(wandb, thing) for name, thing in record.shown.items()}

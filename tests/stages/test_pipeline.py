@@ -237,8 +237,11 @@ def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
     page = (project.folder / "dvc_plots/index.html").read_text()
     assert "faces: pose" in page
     assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="', page)
-    table = project.run("dvc", "metrics", "show", "--md").stdout
-    assert "metrics/runs/plain-0.json" in table.replace("\\", "/")
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    (values,) = (v["data"] for v in shown[""]["data"].values())
+    chance = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())["heads"]
+    assert values["plain-0"]["pose"]["chance"] == chance["pose"]["balanced_chance"]
+    assert set(values) == {"plain-0", "dropped-0"}
     assert "train" in project.run("dvc", "dag", "--collapse-foreach-matrix").stdout
     done = project.run("dvc", "exp", "run", "-S", "+experiments.plain.epochs=3")
     assert "train@plain-0" in done.stdout

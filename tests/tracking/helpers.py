@@ -120,11 +120,11 @@ SHOWN = {
     "epoch": "epoch",
     "learning_rate": "learning_rate",
     "loss": "train/loss",
-    "pose_accuracy": "train/pose_accuracy",
-    "eyes_accuracy": "train/eyes_accuracy",
-    "val_loss": "validation/loss",
-    "val_pose_accuracy": "validation/pose_accuracy",
-    "val_eyes_accuracy": "validation/eyes_accuracy",
+    "pose_accuracy": "train/pose/accuracy",
+    "eyes_accuracy": "train/eyes/accuracy",
+    "val_loss": "val/loss",
+    "val_pose_accuracy": "val/pose/accuracy",
+    "val_eyes_accuracy": "val/eyes/accuracy",
 }
 
 
@@ -143,10 +143,11 @@ def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
         logged = {key: line[name] for key, name in SHOWN.items()}
         assert logged == pytest.approx({k: float(v) for k, v in row.items()}, rel=1e-6)
     parameters = yaml.safe_load((folder / "params.yaml").read_text())
-    assert received.config["defaults"] == parameters["defaults"]
-    assert received.config["experiments"] == {
-        about["experiment"]: parameters["experiments"][about["experiment"]]
-    }
+    knobs = parameters["defaults"] | parameters["experiments"][about["experiment"]]
+    for key in ("dataset", "epochs", "batch", "learning_rate", "schedule"):
+        assert received.config[key] == knobs[key]
+    for key in ("experiment", "seed", "parameters"):
+        assert received.config[key] == about[key]
     outputs = {p.name: file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()}
     outputs[f"{run}.json"] = file_sha256(folder / f"metrics/runs/{run}.json")
     assert received.config["outputs"] == outputs

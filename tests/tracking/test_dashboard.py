@@ -75,12 +75,12 @@ def test_the_workspace_asks_what_the_comparisons_ask() -> None:
         panels = found[name]
         lines = [p for p in panels if p["viewType"] == "Run History Line Plot"]
         assert metrics(lines)[:2] == [
-            f"validation/{c['head']}_accuracy",
-            f"train/{c['head']}_accuracy",
+            f"val/{c['head']}/accuracy",
+            f"train/{c['head']}/accuracy",
         ]
         assert {"system.cpu", "system.proc.memory.rssMB"} <= set(metrics(lines))
         for panel in lines:
-            assert panel["config"]["groupBy"] == "provenance.value.experiment"
+            assert panel["config"]["groupBy"] == "experiment.value"
             assert panel["config"]["groupAgg"] == "mean"
             assert panel["config"]["groupArea"] == "stddev"
         assert [p["config"]["xAxis"] for p in lines[:2]] == ["epoch", "epoch"]
@@ -93,7 +93,7 @@ def test_the_workspace_asks_what_the_comparisons_ask() -> None:
     assert kinds.count("Media Browser") >= 5
     assert set(metrics(found["machine"])) >= {"system.cpu", "system.gpu.0.gpu"}
     grouping = spec(tree)["section"]["runSets"][0]["grouping"]
-    assert grouping[0]["name"] == "provenance.value.experiment"
+    assert grouping[0]["name"] == "experiment.value"
 
 
 def test_the_workspace_follows_params_yaml() -> None:
