@@ -118,7 +118,9 @@ def comment(
 @app.command(epilog="Example: facet predict faces_deep-0 photo.png")
 def predict(
     run: Annotated[str, typer.Argument(help="a run, like faces_deep-0, or a copy of its folder")],
-    files: Annotated[list[Path], typer.Argument(help="images, or CSV tables")],
+    files: Annotated[
+        list[str], typer.Argument(help="images or CSV tables; folders, patterns; - for stdin")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="all probabilities, a line each")] = False,
 ) -> None:
     """Print what RUN's model says of each image or row: head, answer, its probability, others.

@@ -58,7 +58,10 @@ LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN",
 
 
 class StageServer:
-    """The process that stages are forked from, named in the environment; it ends with this one."""
+    """The process that stages are forked from, named in the environment; it ends with this one.
+
+    Outside Linux there is none: each stage imports its libraries itself, with the same bytes.
+    """
 
     def __init__(self, name: str = "") -> None:
         # A name that Linux keeps in no folder: nothing is left where this process is killed.
@@ -68,6 +71,8 @@ class StageServer:
     def __enter__(self) -> "StageServer":
         from facet.launch import SERVER_VARIABLE, die_with
 
+        if not can_serve():
+            return self
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind("\0" + self.address[1:])
             listening.listen(64)
@@ -90,15 +95,22 @@ class StageServer:
             self.process.wait()
 
 
+def can_serve() -> bool:
+    """Whether this system has what a stage server needs: sockets without a file, pidfds."""
+    return hasattr(os, "pidfd_open")
+
+
 def serve_project(root: Path) -> None:
     """Serve the stages that plain `dvc repro` runs, until Ctrl-C.
 
     The address depends on the project's folder and the user alone, so that it can stay in a shell's
-    settings. Raises InputError where a server is up already.
+    settings. Raises InputError where a server is up already, and outside Linux.
     """
     from facet.errors import InputError
     from facet.launch import SERVER_VARIABLE
 
+    if not can_serve():
+        raise InputError("a stage server needs Linux; without one, stages start by themselves")
     folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     server = StageServer(f"{os.getuid()}-{folder}")
     # A shell has those that it starts in the background ignore Ctrl-C.

@@ -1,23 +1,58 @@
-"""Ask a trained model about images, or the rows of a table: `facet predict RUN FILE...`.
+"""Ask a trained model about images, or the rows of tables: `facet predict RUN FILE...`.
 
 A run's folder holds all it takes: the model, its classes and how its inputs are prepared.
 """
 
+import glob
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from facet.base.config import Read, suggest
-from facet.base.names import RUN
+from facet.base.names import IMAGE_SUFFIXES, RUN, TABLE_SUFFIXES
 from facet.base.prepared import InputInfo
 from facet.datasets import decode, inputs
 from facet.errors import InputError
 from facet.formats import ModelInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import predict_batch
+
+ROOT = Path(__file__).parents[2]
+
+
+def find_folder(run: str) -> Path:
+    """The folder of RUN: itself a folder, or a run of the project here, or of Facet's own."""
+    stored = Path(RUN.format(run))
+    if Path(run).is_dir():
+        return Path(run)
+    return ROOT / stored if not stored.is_dir() and (ROOT / stored).is_dir() else stored
+
+
+def list_files(words: list[str], suffixes: set[str], stdin: Path) -> dict[str, Path]:
+    """The files that `words` name, by name: files, folders of files with these suffixes, patterns.
+
+    `-` is standard input, which is copied into the file `stdin`. A name that is nothing of these
+    stays, to be reported as not found. Raises InputError for a folder without such files.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        paths = [Path(word)]
+        if word == "-":
+            stdin.write_bytes(sys.stdin.buffer.read())
+            found[stdin.name] = stdin
+            continue
+        if Path(word).is_dir():
+            paths = sorted(p for p in Path(word).rglob("*") if p.suffix.lower() in suffixes)
+            if not paths:
+                raise InputError(f"{word}: holds no files of {', '.join(sorted(suffixes))}")
+        elif not Path(word).exists():
+            paths = sorted(map(Path, glob.glob(word))) or paths
+        found |= {str(p): p for p in paths}
+    return found
 
 
 def read_description(folder: Path) -> ModelInfo:
@@ -63,13 +98,13 @@ def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
     return table.names.tolist(), X.astype("float32")
 
 
-def prepare_inputs(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
-    """The items of one file: their names and the model's inputs."""
+def prepare_inputs(name: str, path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
+    """The items of one file, `name` to the user: their names and the model's inputs."""
     if not path.is_file():
         raise InputError(f"{path}: not found")
     if "columns" in how:
         return prepare_rows(path, how)
-    return [str(path)], prepare_image(path, how)
+    return [name], prepare_image(path, how)
 
 
 def predict_probabilities(
@@ -90,13 +125,25 @@ def format_prediction(name: str, head: str, classes: list[str], p: np.ndarray) -
     return f"{name}\t{head}\t{classes[order[0]]}\t{p[order[0]]:.3f}\t({others}{more})"
 
 
-def predict_files(run: str, files: list[Path], as_json: bool = False) -> None:
+def predict_files(run: str, words: list[str], as_json: bool = False) -> None:
     """Print what RUN's model says of each image or row: head, answer, its probability, others.
 
-    A file that cannot be used is reported and the rest answered; the exit status is then 1.
+    `words` are files, folders, patterns, `-` for standard input. A file that cannot be used is
+    reported and the rest answered; the exit status is then 1.
     """
-    folder = Path(run) if Path(run).is_dir() else Path(RUN.format(run))
+    folder = find_folder(run)
     about = read_description(folder)
+    suffixes = TABLE_SUFFIXES if "columns" in about["input"] else IMAGE_SUFFIXES
+    with tempfile.TemporaryDirectory() as aside:
+        files = list_files(words, suffixes, Path(aside) / "stdin")
+        answer_files(folder, about, files, as_json)
+
+
+def answer_files(folder: Path, about: ModelInfo, files: dict[str, Path], as_json: bool) -> None:
+    """Print the answers of the model in `folder` for each file, by the name the user knows.
+
+    Raises InputError where that is no whole model, or some files could not be used.
+    """
     configure_tensorflow(1)
     import keras
 
@@ -111,11 +158,11 @@ def predict_files(run: str, files: list[Path], as_json: bool = False) -> None:
             f"{folder}/model.keras: not a whole model ({e}); make the run again"
         ) from e
     bad = 0
-    for path in files:
+    for file, path in files.items():
         try:
-            names, X = prepare_inputs(path, about["input"])
+            names, X = prepare_inputs(file, path, about["input"])
         except InputError as e:
-            print(f"predict: {e}", file=sys.stderr)
+            print(f"predict: {str(e).replace(str(path), file)}", file=sys.stderr)
             bad += 1
             continue
         predictions = predict_probabilities(model, X, about["heads"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -88,6 +89,49 @@ def test_a_table_is_answered_row_by_row(project: Project) -> None:
     names = load_pickle(project.folder / "data/runs/leaves-0/predictions.pkl")["names_test"]
     items = {f"new.csv:{n.partition(':')[2]}": n for n in names.tolist()}
     check_answers(project, "leaves-0", lines, items)
+
+
+def test_folders_patterns_and_standard_input_are_files_too(trained_project: Project) -> None:
+    images = trained_project.folder / "data/faces/raw/images"
+    photos = trained_project.folder.parent / "photos"
+    (photos / "more").mkdir(parents=True)
+    first, second = sorted(images.iterdir())[:2]
+    shutil.copy(first, photos)
+    shutil.copy(second, photos / "more")
+    (photos / "notes.txt").write_text("none of ours")
+    of_folder, _ = predict(trained_project, "plain-0", str(photos))
+    named = [str(photos / "more" / second.name), str(photos / first.name)]
+    assert [line.split("\t")[0] for line in of_folder] == [n for n in named for _ in range(2)]
+    of_pattern, _ = predict(trained_project, "plain-0", f"{photos}/*.png")
+    assert of_pattern == of_folder[2:]
+    words = [sys.executable, "-m", "facet", "predict", "plain-0", "-"]
+    for content, answered in ((first.read_bytes(), True), (b"no image", False)):
+        done = subprocess.run(
+            words, cwd=trained_project.folder, input=content, capture_output=True, check=False
+        )
+        lines = done.stdout.decode().splitlines()
+        assert [line.split("\t")[1:] for line in lines] == [
+            line.split("\t")[1:] for line in of_pattern if answered
+        ]
+        assert done.returncode == (not answered)
+    assert done.stderr.decode().startswith("predict: stdin: ")
+    (photos / "more" / second.name).unlink()
+    _, output = predict(trained_project, "plain-0", str(photos / "more"), status=1)
+    assert {str(photos / "more"), "png"} <= words_of(output)
+
+
+def test_a_run_is_found_from_any_folder(trained_project: Project) -> None:
+    image = next((trained_project.folder / "data/faces/raw/images").iterdir())
+    launcher = trained_project.folder / "facet-launcher.py"
+    launcher.write_text("from facet.cli import main\nmain()\n")
+    done = subprocess.run(
+        [sys.executable, str(launcher), "predict", "plain-0", str(image)],
+        cwd=trained_project.folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(done.stdout.splitlines()) == 2, done.stderr
 
 
 def test_an_unknown_run_is_refused_by_name(trained_project: Project) -> None:

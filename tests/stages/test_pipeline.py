@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from facet.base.config import check_params, read_params
+from facet.base.storage import file_sha256
 from facet.grid.plan import stage_names
 from tests.helpers import ROOT, Project, new_data, wait_until, words_of
 
@@ -229,6 +231,26 @@ def test_bad_input_through_dvc_leaves_what_is_stored(project: Project) -> None:
     assert "Traceback" not in done.stderr
     project.run("dvc", "checkout", "normalise@faces")
     assert stored.read_bytes() == before
+
+
+def test_the_grid_runs_without_what_linux_alone_has(project: Project) -> None:
+    """As on macOS: no stage server, no word of which cores a process may use; the same bytes."""
+    site = project.folder.parent / "site"
+    site.mkdir()
+    taken = "import os\ndel os.pidfd_open, os.sched_getaffinity\n"
+    (site / "sitecustomize.py").write_text(taken)
+    words = [sys.executable, "-m", "facet", "repro", "--run", "plain"]
+    project.run(*words, PYTHONPATH=str(site))
+    stored = project.folder / "data/runs/plain-0"
+    without = file_sha256(stored / "model.keras")
+    shutil.rmtree(stored)
+    (project.folder / "dvc.lock").unlink()
+    shutil.rmtree(project.folder / ".dvc/cache")
+    project.run(*words)
+    assert file_sha256(stored / "model.keras") == without
+    done = project.run(sys.executable, "-m", "facet", "serve", check=False, PYTHONPATH=str(site))
+    assert done.returncode == 1
+    assert "Linux" in words_of(done.stderr)
 
 
 def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
