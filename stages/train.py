@@ -22,7 +22,8 @@ from facet.models.checkpoint import (
 )
 from facet.models.runtime import configure_tensorflow, visible_gpus
 from facet.models.training import Training
-from facet.tracking import provenance, run_config, wandb_run
+from facet.tracking import provenance, wandb_run
+from facet.tracking.run_config import describe_config
 
 
 def main(run: str) -> None:
@@ -45,7 +46,8 @@ def main(run: str) -> None:
     tracked = wandb_run.Run(
         f"{run}-{fingerprint[:8]}",
         checkpoint.exists(),
-        config=run_config.describe_config(run) | {"provenance": origin},
+        config=describe_config(run, declared, data.about["split"], data.about["input"])
+        | {"provenance": origin},
         **wandb_run.describe_run(run, dataset),
     )
 

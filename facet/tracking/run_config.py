@@ -1,36 +1,33 @@
 """A run's config for W&B: a key for each knob, its value resolved, so that runs compare."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from facet.base.config import Layer, Network, check_params, parse_run, read_params
+from facet.base.config import Experiment, Layer, Network, merge, parse_run
+from facet.base.prepared import InputInfo, SplitInfo
 
 
-def describe_config(run: str) -> dict[str, Any]:
-    """The knobs that made RUN, EXPERIMENT-SEED, from params.yaml with defaults filled in.
+def describe_config(
+    run: str, declared: Mapping[str, Any], split: SplitInfo, how: InputInfo
+) -> dict[str, Any]:
+    """The knobs that made RUN, EXPERIMENT-SEED, flat.
 
-    Flat, so that W&B can make columns, groups and filters of each; `augment` alone is a mapping,
-    which W&B shows as `augment.copies` and so on. Raises InputError where params.yaml is wrong or
-    has no such experiment.
+    `declared` is the part of params.yaml that train declares: the defaults and the experiment;
+    `split` and `how` are what the data say of how they were split and prepared.
     """
-    parameters = check_params(read_params())
     name, seed = parse_run(run)
-    experiment = parameters.experiments[name]
-    dataset = parameters.datasets[experiment.dataset]
-    split, size = dataset.split, dataset.size
+    tree = merge(declared["defaults"], declared["experiments"][name])
+    experiment = Experiment.model_validate(tree)
+    size = how.get("size")
     return {
         "experiment": name,
         "seed": seed,
-        "split": split.by,
-        # Of several splits the seed picks one, as `select_split` does.
-        "split_seed": split.seed[seed % len(split.seed)]
-        if isinstance(split.seed, list)
-        else split.seed,
-        "test_share": split.test,
-        "validation_share": split.validation,
-        "size": "x".join(map(str, size)) if isinstance(size, tuple) else size,
-        "augment": dataset.augment.of_experiment(name).model_dump(exclude={"experiments"}),
+        "split": split["by"],
+        "split_seed": split["seed"],
+        "test_share": split["test"],
+        "validation_share": split["validation"],
+        "size": "x".join(map(str, size)) if size else None,
         **experiment.model_dump(exclude={"network", "heads"}),
-        "heads": ", ".join(experiment.heads or dataset.heads),
         "network": describe_network(experiment.network),
     }
 

@@ -73,7 +73,7 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
         id=id or about["wandb"]["id"],
         options=describe_run(run, about["dataset"]),
         # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
-        config=describe_config(run)
+        config=describe_config(run, about["declared"], about["split"], about["input"])
         | {k: about[k] for k in ("parameters", "multiply_adds")}
         | {"provenance": origin | where, "outputs": hashes},
         rows=rows,
