@@ -27,9 +27,7 @@ ROOT = Path(__file__).parents[2]
 def find_folder(run: str) -> Path:
     """The folder of RUN: itself a folder, or a run of the project here, or of Facet's own."""
     stored = Path(RUN.format(run))
-    if Path(run).is_dir():
-        return Path(run)
-    return ROOT / stored if not stored.is_dir() and (ROOT / stored).is_dir() else stored
+    return next((p for p in (Path(run), stored, ROOT / stored) if p.is_dir()), stored)
 
 
 def list_files(words: list[str], suffixes: set[str], stdin: Path) -> dict[str, Path]:
