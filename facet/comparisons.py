@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from facet.base.arrays import load_arrays
 from facet.base.config import Comparison
-from facet.base.names import METRICS, RUN
-from facet.base.storage import atomic_write, load_pickle, md5, read_json
+from facet.base.names import METRICS, PREDICTIONS_FILE, RUN
+from facet.base.storage import atomic_write, md5, read_json
 from facet.errors import InputError
 from facet.evaluation import statistics
 from facet.formats import ComparisonResult, CurveRow, HeadSummary, RunMetrics, RunRow, StoredMetrics
@@ -116,7 +117,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
     """What a run said of a head: true and predicted labels, names and groups of test items."""
-    p = load_pickle(Path(RUN.format(run)) / "predictions.pkl")
+    p = load_arrays(Path(RUN.format(run)) / PREDICTIONS_FILE)
     return {
         "predicted": p[f"{head}_test"].argmax(1),
         "true": p[f"{head}_truth"],

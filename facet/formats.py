@@ -385,12 +385,13 @@ one line opens such a folder as a mapping of memory maps, `{"X_train": ..., ...}
   `groups_SPLIT` (N,) strings. The augmented one has `copy_train`, (N,) int64, 0 for the untouched
   items. With a list as split.seed there is such a folder for each seed: `0/`, `1/`, ...
 
-What else holds arrays is a plain pickle, read by `facet.base.storage.load_pickle` alone, which
-admits arrays, numbers, strings, lists and mappings and nothing that could run:
+Smaller arrays lie together in a `.npz`, which `numpy.load` opens too. No file of the project is a
+pickle, which could name code to run:
 
-- `data/runs/RUN/predictions.pkl`: `HEAD_SPLIT` float32, N x classes, probabilities; `HEAD_truth`
+- `data/runs/RUN/predictions.npz`: `HEAD_SPLIT` float32, N x classes, probabilities; `HEAD_truth`
   (N,) int64, `names_test`, `groups_test` (N,) strings, of the test items.
-- `.ckpt/IDENTITY/state.pkl`: `variables`, the arrays of weights and optimiser, and `history`.
+- `.ckpt/IDENTITY/state.npz`: the state between two epochs. `variable_0000`, ... are weights and
+  optimiser; `history` (epochs, columns) float64, the rows so far; `columns` their names.
 
 `data/runs/RUN/model.keras` is a plain Keras model; `data/runs/RUN/history.csv` has a row for each
 epoch: epoch, learning_rate, loss, HEAD_accuracy, and with val_ before them those of validation.

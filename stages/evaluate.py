@@ -2,16 +2,11 @@
 
 from pathlib import Path
 
+from facet.base.arrays import load_arrays
 from facet.base.config import parse_run
-from facet.base.names import AUGMENTED, EVALUATION, METRICS, RUN
+from facet.base.names import AUGMENTED, EVALUATION, METRICS, PREDICTIONS_FILE, RUN
 from facet.base.prepared import load_prepared, select_split
-from facet.base.storage import (
-    atomic_write,
-    load_pickle,
-    read_csv,
-    read_json,
-    write_json,
-)
+from facet.base.storage import atomic_write, read_csv, read_json, write_json
 from facet.evaluation.metrics import evaluate_run
 from facet.evaluation.plots import draw_run
 from facet.launch import run_stage
@@ -26,7 +21,7 @@ def main(run: str) -> None:
     folder = Path(RUN.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
     data = select_split(load_prepared(AUGMENTED.format(experiment)), seed)
-    predictions = load_pickle(folder / "predictions.pkl")
+    predictions = load_arrays(folder / PREDICTIONS_FILE)
     metrics = evaluate_run(data, predictions, about)
     with atomic_write(EVALUATION.format(run)) as aside:
         aside.mkdir()

@@ -39,7 +39,7 @@ def main(run: str) -> None:
     check_memory(name, spec, data.splits["train"].X.shape[1:], heads, machine_memory())
     configure_tensorflow(spec.threads)
     fingerprint = run_fingerprint(run, spec, path)
-    checkpoint = CHECKPOINTS / fingerprint / "state.pkl"
+    checkpoint = CHECKPOINTS / fingerprint / "state.npz"
     dataset = data.about["dataset"]
     origin = provenance.make_provenance(run, dataset, fingerprint, path)
     origin["processor"] = provenance.describe_processor(visible_gpus())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import hypothesis
 import pytest
 
 from tests.helpers import SHARED, Handler, Project, wandb_environment
@@ -18,6 +19,9 @@ from tests.helpers import SHARED, Handler, Project, wandb_environment
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 START = frozenset(os.environ)
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("facet", deadline=None)
+hypothesis.settings.load_profile("facet")
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from facet import comparisons
+from facet.base.arrays import save_arrays
 from facet.base.config import Comparison
 from facet.base.names import METRICS, RUN
-from facet.base.storage import save_pickle, write_json
+from facet.base.storage import write_json
 from facet.errors import InputError
 from stages import compare
 from tests.helpers import small_parameters
@@ -55,8 +56,8 @@ def write_answers(
     experiment, seed = run.split("-")
     items = np.array([f"{names}{i:03d}" for i in range(N)])
     Path(RUN.format(run)).mkdir(parents=True)
-    save_pickle(
-        f"{RUN.format(run)}/predictions.pkl",
+    save_arrays(
+        Path(RUN.format(run)) / "predictions.npz",
         {
             "pose_test": np.eye(4, dtype="float32")[predicted],
             "pose_truth": y,

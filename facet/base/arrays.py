@@ -1,12 +1,17 @@
-"""Arrays on disk: .npy files, written chunk by chunk and read through a memory map.
+"""Arrays on disk: .npy files, written chunk by chunk and read through a memory map; small ones
+together in a .npz.
 
 However large an array is, memory holds a few of its chunks. Each file is a plain .npy without
-Python objects: `numpy.load(file, mmap_mode="r")` opens it anywhere.
+Python objects: `numpy.load(file, mmap_mode="r")` opens it anywhere. No format here can name code.
 """
 
+import contextlib
+import io
+import math
 import shutil
+import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -14,8 +19,10 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
+from facet.base.storage import atomic_write
 from facet.errors import InputError
 
+PLAIN_KINDS = "biufU"  # numbers and fixed-width strings
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 1 << 23
 Given = TypeVar("Given")
@@ -66,11 +73,7 @@ def save_array(path: Path, array: Array) -> None:
 
     Raises TypeError for an array of objects, InputError where the disk has no room for it.
     """
-    if array.dtype.kind not in "biufU":
-        raise TypeError(f"{path.name}: an array of {array.dtype} is not a plain thing to store")
-    dtype = array.dtype.newbyteorder("<")
-    if dtype.kind == "U" and isinstance(array, np.ndarray):  # as wide as the longest
-        dtype = np.dtype(f"<U{max(int(np.strings.str_len(array).max(initial=0)), 1)}")
+    dtype = _stored_dtype(path, array)
     size = max(1, int(np.prod(array.shape[1:], dtype=int)) * dtype.itemsize)
     check_disk(path, size * len(array))
     with path.open("wb") as file:
@@ -81,6 +84,15 @@ def save_array(path: Path, array: Array) -> None:
             count += len(chunk)
     if count != len(array):
         raise AssertionError(f"{path.name}: {count} items came, not {len(array)}")
+
+
+def _stored_dtype(path: Path, array: Array) -> np.dtype:
+    """The type that an array's content alone decides: little-endian, strings as wide as needed."""
+    if array.dtype.kind not in PLAIN_KINDS:
+        raise TypeError(f"{path.name}: an array of {array.dtype} is not a plain thing to store")
+    if array.dtype.kind == "U" and isinstance(array, np.ndarray):
+        return np.dtype(f"<U{max(int(np.strings.str_len(array).max(initial=0)), 1)}")
+    return array.dtype.newbyteorder("<")
 
 
 def check_disk(path: Path, size: int) -> None:
@@ -95,13 +107,62 @@ def check_disk(path: Path, size: int) -> None:
 
 def load_array(path: Path) -> np.ndarray:
     """A memory map of what `save_array` wrote, read-only. Raises InputError for anything else."""
-    try:
+    with _naming(path):
         # A plain view: numpy's memmap class is looked after in Python at each index.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+        if array.dtype.kind not in PLAIN_KINDS:
+            raise ValueError(f"it holds {array.dtype}")
+        return array
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write small arrays of numbers or strings into one .npz, whole; equal content, equal bytes.
+
+    Raises TypeError for an array of objects.
+    """
+    plain = {k: np.asarray(arrays[k], _stored_dtype(path, arrays[k])) for k in sorted(arrays)}
+    with atomic_write(path) as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{k: np.ascontiguousarray(v) for k, v in plain.items()})
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote, by name. Raises InputError for anything else.
+
+    What a file asks for is never more than what it holds: its members lie in it as they are, each
+    as long as its shape says, and the zip's checksums find what was changed.
+    """
+    with _naming(path), zipfile.ZipFile(path) as members:
+        names = members.infolist()
+        if sum(m.file_size for m in names) > path.stat().st_size:
+            raise ValueError("its members are larger than it is")
+        return {m.filename.removesuffix(".npy"): _parse_array(members.read(m)) for m in names}
+
+
+def _parse_array(content: bytes) -> np.ndarray:
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not an array of format 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    size = math.prod(shape) * dtype.itemsize
+    if fortran or dtype.kind not in PLAIN_KINDS or size != len(content) - file.tell():
+        raise ValueError("an array that is not as long as it says, or not plain")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what is wrong with the file `path` into an InputError that names it."""
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: not found; make it with `dvc repro` or `dvc pull`") from None
-    except (ValueError, EOFError) as e:
-        raise InputError(f"{path}: not a file this project wrote: {e}") from None
+    except MemoryError:
+        raise
+    except Exception as e:  # numpy's and zipfile's readers raise whatever they meet
+        if isinstance(e, OSError) and e.filename:  # it cannot be opened
+            raise
+        reason = " ".join(str(e).split())[:200]
+        raise InputError(f"{path}: not a file this project wrote: {reason}") from None
 
 
 class PixelFile:

@@ -1,17 +1,14 @@
-"""Files written whole, plain pickles that hold no code, JSON, CSV, hashes of files."""
+"""Files written whole, JSON, CSV, hashes of files."""
 
 import contextlib
 import csv
 import hashlib
 import json
 import os
-import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from facet.errors import InputError
 
@@ -50,71 +47,6 @@ def folder_sha256(folder: str | Path) -> str:
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
         whole.update(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
     return whole.hexdigest()
-
-
-def save_pickle(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a dict of plain things as a pickle whose bytes depend on its content alone.
-
-    Raises TypeError for anything but dicts, lists, str, int, float, bool, None and arrays of
-    numbers or fixed-width strings.
-    """
-    with atomic_write(path) as aside, aside.open("wb") as file:
-        pickler = pickle.Pickler(file, protocol=5)
-        # Without a memo, equal content gives equal bytes whichever objects are shared in it.
-        pickler.fast = True
-        pickler.dump(_canonical(content))
-
-
-def _canonical(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _canonical(value[k]) for k in sorted(value)}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(v) for v in value]
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufU":
-        width = value.dtype.newbyteorder("<")
-        if width.kind == "U":  # as wide as the longest, however it was made
-            width = np.dtype(f"<U{max(int(np.strings.str_len(value).max(initial=0)), 1)}")
-        return np.array(value, dtype=width, order="C")
-    if value is None or type(value) in (str, int, float, bool):
-        return value
-    raise TypeError(f"{type(value).__name__} is not a plain thing to store")
-
-
-class _Plain(pickle.Unpickler):
-    """Admits arrays and builtin containers and nothing else: a pickle can name any function."""
-
-    ALLOWED = frozenset(
-        {
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.numeric", "_frombuffer"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted")
-        return super().find_class(module, name)
-
-
-def load_pickle(path: str | Path) -> Any:
-    """The mapping that `save_pickle` wrote; anything else in a file is refused before it runs.
-
-    Raises InputError. What is in which file, facet/formats.py says.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = _Plain(file).load()
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found; make it with `dvc repro` or `dvc pull`") from None
-    except OSError:
-        raise
-    except Exception as e:
-        raise InputError(f"{path}: not a file this project wrote: {e}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a file this project wrote: holds no dict")
-    return content
 
 
 def read_json(path: str | Path) -> Any:

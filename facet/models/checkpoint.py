@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from facet.base.arrays import load_arrays, save_arrays
 from facet.base.config import Experiment, parse_run
-from facet.base.names import PACKAGES_FILE, RUN, SPLITS
+from facet.base.names import PACKAGES_FILE, PREDICTIONS_FILE, RUN, SPLITS
 from facet.base.storage import (
     atomic_write,
     file_sha256,
     folder_sha256,
-    load_pickle,
-    save_pickle,
     write_json,
 )
 from facet.errors import InputError
@@ -66,19 +65,21 @@ def run_fingerprint(run: str, spec: Experiment, data: Path) -> str:
 
 def save_checkpoint(training: Training, path: Path) -> None:
     """Write all that the next epoch depends on."""
-    values = {f"{i:04d}": np.asarray(v) for i, v in enumerate(training.variables())}
-    # As pairs: a saved dict comes back in the order of its keys, and columns have an order.
-    history = [list(row.items()) for row in training.history]
-    save_pickle(path, {"history": history, "variables": values})
+    arrays = {f"variable_{i:04d}": np.asarray(v) for i, v in enumerate(training.variables())}
+    arrays["columns"] = np.array(list(training.history[0]))
+    arrays["history"] = np.array([list(row.values()) for row in training.history], "float64")
+    save_arrays(path, arrays)
 
 
 def load_checkpoint(training: Training, path: Path) -> bool:
     """Go on from what `save_checkpoint` wrote; False where there is nothing whole to go on from."""
     try:
-        state = load_pickle(path)
+        state = load_arrays(path)
+        columns = state["columns"].tolist()
+        history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
         for i, v in enumerate(training.variables()):
-            v.assign(state["variables"][f"{i:04d}"])
-        training.history = [dict(row) for row in state["history"]]
+            v.assign(state[f"variable_{i:04d}"])
+        training.history = history
     except (InputError, KeyError, ValueError):
         return False
     return True
@@ -120,7 +121,7 @@ def save_run(training: Training, run: str, fingerprint: str, declared: dict[str,
         predictions = {f"{h}_{s}": v for s in SPLITS for h, v in training.predict(s).items()}
         truth = {f"{h}_truth": test.y[h] for h in heads}
         items = {"names_test": test.names, "groups_test": test.groups}
-        save_pickle(folder / "predictions.pkl", predictions | truth | items)
+        save_arrays(folder / PREDICTIONS_FILE, predictions | truth | items)
         about = {
             **data.about,
             "identity": fingerprint,

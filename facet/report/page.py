@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from facet import comparisons
+from facet.base.arrays import load_arrays
 from facet.base.config import Dataset, flatten, merge, parse_run, run_names
 from facet.base.names import (
     CHANCE,
@@ -33,13 +34,14 @@ from facet.base.names import (
     NORMALISED,
     PACKAGES_FILE,
     PARAMS_FILE,
+    PREDICTIONS_FILE,
     REPORT_FILE,
     RUN,
     SPLITS,
     TIMINGS_FILE,
 )
 from facet.base.prepared import StoredData, select_split
-from facet.base.storage import atomic_write, load_pickle, md5, read_csv
+from facet.base.storage import atomic_write, md5, read_csv
 from facet.formats import ComparisonResult, StageTiming
 from facet.report import charts
 from facet.report.charts import Chart
@@ -434,11 +436,11 @@ def make_gallery(name: str, results: Results, data: list[StoredData]) -> Gallery
     examples: dict[str, Examples] = {}
     is_table = data[0].splits["test"].X.ndim != 4
     for run, m in results.metrics.items():
-        path = Path(RUN.format(run)) / "predictions.pkl"
+        path = Path(RUN.format(run)) / PREDICTIONS_FILE
         experiment, seed = parse_run(run)
         if m["dataset"] != name or experiment in examples or not path.exists():
             continue
-        predictions = load_pickle(path)
+        predictions = load_arrays(path)
         test = select_split(data, seed).splits["test"]
         if not np.array_equal(predictions["names_test"], test.names):
             continue  # of data prepared otherwise than those that stand here now

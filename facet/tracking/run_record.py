@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from facet.base.arrays import load_arrays
 from facet.base.config import parse_run
 from facet.base.names import (
     AUGMENTED,
@@ -21,10 +22,11 @@ from facet.base.names import (
     EVALUATION,
     HEAD_METRICS,
     METRICS,
+    PREDICTIONS_FILE,
     RUN,
     RUNS_TABLE,
 )
-from facet.base.storage import file_sha256, load_pickle, read_csv, read_json
+from facet.base.storage import file_sha256, read_csv, read_json
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.tracking import provenance
@@ -63,7 +65,7 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     pictures = sorted(Path(EVALUATION.format(run)).glob("*.png"))
     shown: dict[str, Path | Table | Plot] = {f"pictures/{p.stem}": p for p in pictures}
     shown["answers"] = prediction_table(
-        data, load_pickle(folder / "predictions.pkl"), list(metrics["heads"])
+        data, load_arrays(folder / PREDICTIONS_FILE), list(metrics["heads"])
     )
     hashes = {
         p.name: file_sha256(p) for p in [*sorted(folder.iterdir()), Path(METRICS.format(run))]

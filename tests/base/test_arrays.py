@@ -1,10 +1,12 @@
 """Arrays come back from disk as they were, and memory does not grow with them."""
 
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from facet.base.arrays import Chunks, PixelFile, load_array, map_ahead, save_array
+from facet.base.arrays import (
+    Chunks,
+    PixelFile,
+    load_array,
+    load_arrays,
+    map_ahead,
+    save_array,
+    save_arrays,
+)
 from facet.base.processor import usable_cores
 from facet.errors import InputError
 from tests.helpers import ROOT
@@ -64,6 +74,106 @@ def test_objects_are_neither_written_nor_read(tmp_path: Path) -> None:
     for name in "bcde":
         with pytest.raises(InputError, match=f"{name}.npy"):
             load_array(tmp_path / f"{name}.npy")
+
+
+@given(content=st.dictionaries(st.text("abc_", min_size=1, max_size=4), plain, max_size=4))
+def test_arrays_in_one_file_come_back_and_equal_content_gives_equal_bytes(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, np.ndarray]
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    save_arrays(folder / "a", content)
+    back = load_arrays(folder / "a")
+    assert list(back) == sorted(content)
+    for key, value in content.items():
+        np.testing.assert_array_equal(back[key], value)
+    other = {k: np.asfortranarray(back[k]) for k in reversed(back)}
+    save_arrays(folder / "b", other)
+    assert (folder / "a").read_bytes() == (folder / "b").read_bytes()
+    with np.load(folder / "a") as opened:  # anybody's numpy reads it
+        assert set(opened) == set(content)
+
+
+def write_members(path: Path, members: dict[str, bytes], packed: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path, "w", packed) as file:
+        for name, member in members.items():
+            file.writestr(name, member)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+HEADER = b"\x93NUMPY\x01\x00"
+
+
+def header(text: str, content: bytes = b"") -> bytes:
+    line = text.encode().ljust(117) + b"\n"
+    return HEADER + len(line).to_bytes(2, "little") + line + content
+
+
+@pytest.mark.parametrize(
+    "member",
+    {
+        "objects": npy(np.array([{"a": 1}], "O")),
+        "pointers": header("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"A" * 8),
+        "records": npy(np.zeros(2, "i4,f4")),
+        "dates": npy(np.zeros(2, "M8[s]")),
+        "a shape beyond the file": header(
+            "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}", b"A" * 8
+        ),
+        "negative": header("{'descr': '|u1', 'fortran_order': False, 'shape': (-2, -4)}", b"A" * 8),
+        "too long": header("{'descr': '|u1', 'fortran_order': False, 'shape': (4,)}", b"A" * 8),
+        "column by column": npy(np.asfortranarray(np.ones((2, 3)))),
+        "code": header("{'descr': __import__('os').abort(), 'shape': (1,)}", b"A" * 8),
+        "deep": header("(" * 100 + ")" * 10, b"A" * 8),
+        "no header": b"\x93NUMPY",
+        "nothing": b"",
+    }.values(),
+)
+def test_what_was_not_written_here_is_refused_by_name(tmp_path: Path, member: bytes) -> None:
+    write_members(tmp_path / "a.npz", {"x.npy": member})
+    (tmp_path / "b.npy").write_bytes(member)
+    with pytest.raises(InputError, match=f"^{tmp_path / 'a.npz'}: not a file this project wrote"):
+        load_arrays(tmp_path / "a.npz")
+    if b"'shape': (4,)" not in member and b"fortran_order': True" not in member:
+        with pytest.raises(InputError, match=f"^{tmp_path / 'b.npy'}: not a file"):
+            load_array(tmp_path / "b.npy")
+
+
+def test_a_member_larger_than_its_file_is_refused_unread(tmp_path: Path) -> None:
+    content = npy(np.zeros(10_000_000, "uint8"))
+    write_members(tmp_path / "a.npz", {"x.npy": content}, zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "a.npz").stat().st_size < 20_000
+    with pytest.raises(InputError, match="larger"):
+        load_arrays(tmp_path / "a.npz")
+
+
+def test_a_flipped_bit_or_a_cut_is_found(tmp_path: Path) -> None:
+    content = {"x": np.arange(6.0), "names": np.array(["a", "bc"])}
+    save_arrays(tmp_path / "a", content)
+    whole = (tmp_path / "a").read_bytes()
+    accepted = 0
+    for place in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        for damaged in (bytes(flipped), whole[:place]):
+            (tmp_path / "b").write_bytes(damaged)
+            try:
+                back = load_arrays(tmp_path / "b")
+            except InputError:
+                continue
+            accepted += 1
+            for key, value in back.items():
+                np.testing.assert_array_equal(value, content[key])
+    assert accepted < len(whole)  # fields of the zip that say nothing of the arrays, like its dates
+
+
+def test_only_plain_arrays_are_saved_together(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="object"):
+        save_arrays(tmp_path / "a", {"x": np.array([object()])})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_chunks_that_are_not_all_there_are_an_error(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def dealt(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return groups, np.stack([np.unique(y, return_inverse=True)[1] for y in heads], 1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(dealt(), st.integers(0, 9))
 def test_groups_are_dealt_whole_in_the_wanted_shares(
     case: tuple[np.ndarray, np.ndarray], seed: int
@@ -297,7 +297,6 @@ def test_another_seed_deals_otherwise() -> None:
     assert len(set(made.values())) == 5
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=30))
 def test_items_that_share_a_key_are_joined_and_no_others(pairs: list[tuple[int, int]]) -> None:
     a, b = (np.array(column) for column in zip(*pairs, strict=True))

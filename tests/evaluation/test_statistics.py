@@ -134,7 +134,7 @@ def labelled(draw: st.DrawFn) -> tuple[Array, Array, int, Array]:
 
 
 @given(labelled(), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_balanced_ranges_and_order(case: tuple[Array, Array, int, Array], seed: int) -> None:
     true, predicted, classes, groups = case
     value, interval = statistics.balanced_accuracy(*case)
@@ -282,7 +282,7 @@ def pairs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(pairs(), st.integers(0, 10**6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_comparison_forms(case: dict[str, Any], seed: int) -> None:
     found = compare(case)
     assert found.difference == pytest.approx(found.candidate_mean - found.baseline_mean, abs=1e-9)

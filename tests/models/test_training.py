@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facet.base.arrays import load_arrays
 from facet.base.config import check_params
 from facet.base.names import PACKAGES_FILE
 from facet.base.prepared import load_prepared
-from facet.base.storage import file_sha256, load_pickle
+from facet.base.storage import file_sha256
 from facet.models import checkpoint
 from facet.models.training import item_weights, shuffled_order
 from facet.tracking import offline_records
@@ -40,8 +41,8 @@ def train(project: Project, run: str, **env: str) -> None:
 def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared: Project) -> None:
     train(prepared, "dropped-0")
     first = hashes(prepared, "dropped-0")
-    assert set(first) == {"model.keras", "model.json", "history.csv", "predictions.pkl"}
-    assert not list(prepared.folder.glob(".ckpt/*/state.pkl"))
+    assert set(first) == {"model.keras", "model.json", "history.csv", "predictions.npz"}
+    assert not list(prepared.folder.glob(".ckpt/*/state.npz"))
     core = str(min(os.sched_getaffinity(0)))
     prepared.run("taskset", "-c", core, sys.executable, "-m", "stages.train", "dropped-0")
     assert hashes(prepared, "dropped-0") == first
@@ -54,12 +55,12 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: list(prepared.folder.glob(".ckpt/*/state.pkl")), "a checkpoint")
+    wait_until(lambda: list(prepared.folder.glob(".ckpt/*/state.npz")), "a checkpoint")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in [*map(int, children), process.pid]:
         os.kill(pid, signal.SIGKILL)
     process.wait(60)
-    assert list(prepared.folder.glob(".ckpt/*/state.pkl")), "it ended before it could be killed"
+    assert list(prepared.folder.glob(".ckpt/*/state.npz")), "it ended before it could be killed"
     prepared.run(*words)
     assert hashes(prepared, "dropped-0") == first
     costs = json.loads((prepared.folder / "metrics/costs/dropped-0.json").read_text())
@@ -73,7 +74,7 @@ def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
     about = json.loads((prepared.folder / "data/runs/plain-0/model.json").read_text())
     (folder,) = (prepared.folder / ".ckpt" / i for i in [about["identity"]])
     folder.mkdir(parents=True)
-    (folder / "state.pkl").write_bytes(b"cut off")
+    (folder / "state.npz").write_bytes(b"cut off")
     train(prepared, "plain-0")
     assert hashes(prepared, "plain-0") == first
 
@@ -194,7 +195,7 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
     assert done.returncode == 0, done.stderr
     modules, answers = json.loads(done.stdout.splitlines()[-1])
     assert set(modules) == {"keras"}
-    predictions = load_pickle(folder / "predictions.pkl")
+    predictions = load_arrays(folder / "predictions.npz")
     np.testing.assert_allclose(answers["pose"], predictions["pose_test"], atol=1e-5)
     np.testing.assert_allclose(np.ravel(answers["eyes"]), predictions["eyes_test"][:, 1], atol=1e-5)
 

@@ -8,7 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from facet.base.storage import load_pickle, read_csv
+from facet.base.arrays import load_arrays
+from facet.base.storage import read_csv
 from tests.helpers import Project, new_data, words_of
 
 
@@ -27,7 +28,7 @@ def predict(project: Project, *words: str, status: int = 0) -> tuple[list[str], 
 
 def check_answers(project: Project, run: str, lines: list[str], items: dict[str, str]) -> None:
     """Assert that the lines are what the run's training answered; `items` maps theirs to ours."""
-    output = load_pickle(project.folder / f"data/runs/{run}/predictions.pkl")
+    output = load_arrays(project.folder / f"data/runs/{run}/predictions.npz")
     heads = json.loads((project.folder / f"data/runs/{run}/model.json").read_text())["heads"]
     rows = {name: row for row, name in enumerate(output["names_test"].tolist())}
     answers = [json.loads(line) for line in lines]
@@ -42,7 +43,7 @@ def check_answers(project: Project, run: str, lines: list[str], items: dict[str,
 
 
 def test_it_answers_as_the_training_did(trained_project: Project) -> None:
-    output = load_pickle(trained_project.folder / "data/runs/plain-0/predictions.pkl")
+    output = load_arrays(trained_project.folder / "data/runs/plain-0/predictions.npz")
     files = {f"data/faces/raw/images/{n}": n for n in output["names_test"].tolist()}
     lines, _ = predict(trained_project, "plain-0", *files, "--json")
     check_answers(trained_project, "plain-0", lines, files)
@@ -86,7 +87,7 @@ def test_a_table_is_answered_row_by_row(project: Project) -> None:
     lines, output = predict(project, "leaves-0", str(broken), str(new), "--json", status=1)
     assert {str(broken), "a", "b"} <= words_of(output.splitlines()[0])
     assert len(lines) == 2 * len(rows)
-    names = load_pickle(project.folder / "data/runs/leaves-0/predictions.pkl")["names_test"]
+    names = load_arrays(project.folder / "data/runs/leaves-0/predictions.npz")["names_test"]
     items = {f"new.csv:{n.partition(':')[2]}": n for n in names.tolist()}
     check_answers(project, "leaves-0", lines, items)
 

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import yaml
 
+from facet.base.arrays import save_arrays
 from facet.base.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.base.prepared import SplitData, StoredData, save_prepared
-from facet.base.storage import save_pickle, write_json
+from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.report import page
 from facet.report.results import read_rows
@@ -123,7 +124,7 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "faces": {"pose": 16 if e == "plain" else 2 + seed, "eyes": 30},
                     "drinks": {"color": 4, "kind": 0},
                 }[d]
-                save_pickle(run / "predictions.pkl", predictions(data[d], wrong))
+                save_arrays(run / "predictions.npz", predictions(data[d], wrong))
                 about = {
                     "experiment": e,
                     "dataset": d,
