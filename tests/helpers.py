@@ -257,7 +257,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], T], what: str, seconds: float = 60) -> T:
+def wait_until(condition: Callable[[], T], what: str, seconds: float = 240) -> T:
     """What `condition` returns once that is true; fails, saying `what`, if it takes too long."""
     end = time.monotonic() + seconds
     while not (found := condition()):
