@@ -120,9 +120,12 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     Raises TypeError for an array of objects.
     """
-    plain = {k: np.asarray(arrays[k], _stored_dtype(path, arrays[k])) for k in sorted(arrays)}
+    plain = {
+        name: np.asarray(arrays[name], _stored_dtype(path, arrays[name]), order="C")
+        for name in sorted(arrays)
+    }
     with atomic_write(path) as aside, aside.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{k: np.ascontiguousarray(v) for k, v in plain.items()})
+        np.savez(file, allow_pickle=False, **plain)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -73,15 +73,20 @@ def save_checkpoint(training: Training, path: Path) -> None:
 
 def load_checkpoint(training: Training, path: Path) -> bool:
     """Go on from what `save_checkpoint` wrote; False where there is nothing whole to go on from."""
+    variables = training.variables()
     try:
         state = load_arrays(path)
         columns = state["columns"].tolist()
         history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
-        for i, v in enumerate(training.variables()):
-            v.assign(state[f"variable_{i:04d}"])
-        training.history = history
-    except (InputError, KeyError, ValueError):
+        values = [state[f"variable_{i:04d}"] for i in range(len(variables))]
+    except (InputError, KeyError, TypeError, ValueError):
         return False
+    # All of it or nothing: a training that begins anew must not have some of these weights.
+    if any(v.shape != value.shape for v, value in zip(variables, values, strict=True)):
+        return False
+    for v, value in zip(variables, values, strict=True):
+        v.assign(value)
+    training.history = history
     return True
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -77,6 +78,39 @@ def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
     (folder / "state.npz").write_bytes(b"cut off")
     train(prepared, "plain-0")
     assert hashes(prepared, "plain-0") == first
+
+
+class Variable:
+    """As much of a Keras variable as a checkpoint sees."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self.value, self.shape = value, value.shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.value
+
+    def assign(self, value: np.ndarray) -> None:
+        self.value = value
+
+
+def a_training(*values: Any) -> Any:
+    variables = [Variable(np.asarray(v)) for v in values]
+    return mock.Mock(history=[], variables=lambda: variables)
+
+
+def test_a_checkpoint_is_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
+    old = a_training([1.0, 2.0], 3)
+    old.history = [{"epoch": 1, "loss": 0.1, "accuracy": 1 / 3}]
+    checkpoint.save_checkpoint(old, tmp_path / "a")
+    again = a_training([0.0, 0.0], 0)
+    assert checkpoint.load_checkpoint(again, tmp_path / "a")
+    assert again.history == old.history
+    assert list(again.history[0]) == ["epoch", "loss", "accuracy"]
+    assert [np.asarray(v).tolist() for v in again.variables()] == [[1.0, 2.0], 3]
+    for other in (a_training([0.0, 0.0], [0, 0]), a_training([0.0, 0.0], 0, 0)):
+        assert not checkpoint.load_checkpoint(other, tmp_path / "a")
+        assert not other.history
+        assert not any(np.asarray(v).any() for v in other.variables())
 
 
 def test_a_fingerprint_is_of_all_that_a_training_depends_on(
