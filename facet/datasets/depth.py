@@ -10,11 +10,16 @@ Scale = tuple[float, float]
 
 
 class DepthError(InputError):
-    """Images that are deeper than 8 bits, and no scale is declared; `proposal` is one that fits."""
+    """Images that are deeper than 8 bits, and no scale is declared.
 
-    def __init__(self, message: str, proposal: list[float]) -> None:
-        super().__init__(message)
-        self.proposal = proposal
+    `found` says what they hold, `proposal` is a scale that fits.
+    """
+
+    def __init__(self, where: str, found: str, proposal: list[float]) -> None:
+        super().__init__(
+            f"{where}: {found}; say which values become black and white: read.scale: {proposal}"
+        )
+        self.found, self.proposal = found, proposal
 
 
 @dataclass
@@ -36,13 +41,12 @@ class Extremes:
 
     def refuse(self, where: str, whole: int) -> DepthError:
         """The error to raise for these, of `whole` images in all."""
-        proposal = self.propose()
-        return DepthError(
-            f"{where}: {self.count} of {whole} images are deeper than 8 bits "
+        found = (
+            f"{self.count} of {whole} images are deeper than 8 bits "
             f"({', '.join(sorted(self.types))}; least value {self.least:g}, greatest "
-            f"{self.greatest:g}); say what becomes black and white: read.scale: {proposal}",
-            proposal,
+            f"{self.greatest:g})"
         )
+        return DepthError(where, found, self.propose())
 
     def propose(self) -> list[float]:
         """A usual range that holds all values: [0, 1], or from 0 to 255, 1023, 4095, 65535, ..."""
