@@ -521,10 +521,12 @@ def check_params(tree: dict[str, Any]) -> Parameters:
 
 def _in_words(error: ValidationError, tree: Any) -> str:
     """The first thing wrong, as `key: what is wrong`."""
-    # Of a union's several complaints the deepest is about what was meant.
+    # Of a union's several complaints the deepest is about what was meant; and a key that is unknown
+    # says more than one that is missing because it was written otherwise.
     errors = error.errors()
     first = max(
-        (e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"])
+        (e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]),
+        key=lambda e: (len(e["loc"]), e["type"] == "extra_forbidden"),
     )
     models: list[Any] = [Parameters]
     path: list[str] = []

@@ -294,13 +294,13 @@ def describe_images(items: Items, proposal: Proposal) -> None:
     if shrink < 1 or len(sizes) > 1:
         proposal.unknown.append("size: how many pixels the answer needs; more take longer")
     channels = images.shapes[:, 2]
-    few = np.flatnonzero(channels > 2)[:: max(1, len(images) // 200)]
+    few = np.flatnonzero(channels > 2)[:: max(1, len(images) // 200)].tolist()
     coloured = any((images[i][..., :1] != images[i][..., 1:3]).any() for i in few)
     if coloured:
         proposal.read["mode"] = "RGB"
     elif len(few):
         proposal.found.append("colour images that hold grey alone: read as grey")
-    if (clear := np.flatnonzero(channels % 2 == 0)).size:
+    if clear := np.flatnonzero(channels % 2 == 0).tolist():
         used = any((images[i][..., -1] < 255).any() for i in clear)
         proposal.read["alpha"] = "white" if used else "drop"
         if used:
@@ -394,7 +394,7 @@ def choose_columns(items: Items, proposal: Proposal) -> Fields:
     others = [c for c in usable if c not in (label, *texts)] + [c for c in texts if c != label]
     which = f"; {', '.join(others)} could be too" if others else ""
     proposal.unknown.append(f"which column is to be told: {label} is taken{which}")
-    how = {"ignore": [], "one_hot": []}
+    how: dict[str, list[str]] = {"ignore": [], "one_hot": []}
     for column, values in columns.items():
         if column not in (label, taken) and (why := why_no_reading(column, items, Read())):
             few = why.startswith("text") and len(set(values.tolist())) <= MOST_TEXTS
