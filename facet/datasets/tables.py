@@ -4,6 +4,7 @@ A column is float64, NaN where a cell is empty, if each number can be had back a
 else it is the text of the file, "" where a cell is empty. So `01` and `1` stay two labels.
 """
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -21,27 +22,35 @@ EXACT = 2.0**53  # from here on not every whole number is a float64
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """The columns of one CSV file (`,` or `;`), (N,) each; blanks in their names become `_`."""
+    """The columns of one CSV file (`,`, `;` or tabs), (N,) each; blanks in their names become `_`.
+
+    Raises InputError.
+    """
     import pandas as pd  # here: it takes a third of the time to start, and images need none of it
 
     parts: dict[str, list[np.ndarray]] = {}
     try:
         with path.open(encoding="utf-8-sig") as file:
-            separator = ";" if ";" in file.readline() else ","
-        with pd.read_csv(
-            path,
-            sep=separator,
-            encoding="utf-8-sig",
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            chunksize=CHUNK_ROWS,
-        ) as frames:
+            header = file.readline()
+        with (
+            warnings.catch_warnings(action="error", category=pd.errors.ParserWarning),
+            pd.read_csv(
+                path,
+                sep=next((s for s in ";\t" if s in header), ","),
+                encoding="utf-8-sig",
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+                chunksize=CHUNK_ROWS,
+            ) as frames,
+        ):
             for frame in frames:
                 for name in frame:
                     # A row that ends early has cells that are no strings.
                     texts = np.strings.strip(frame[name].fillna("").to_numpy(str))
                     parts.setdefault(str(name), []).append(_compact(texts))
+    except pd.errors.ParserWarning:
+        raise InputError(f"{path}: a row has more cells than there are columns") from None
     except (ValueError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: not a CSV table: {e}") from None
     if not parts or not len(next(iter(parts.values()))[0]):

@@ -16,6 +16,7 @@ from facet.base.config import Read, suggest
 from facet.base.names import IMAGE_SUFFIXES, RUN, TABLE_SUFFIXES
 from facet.base.prepared import InputInfo
 from facet.datasets import decode, inputs
+from facet.datasets.depth import DepthError
 from facet.datasets.readings import encode_readings, fill_missing
 from facet.datasets.tables import is_missing, read_tables
 from facet.errors import InputError
@@ -76,7 +77,10 @@ def prepare_image(path: Path, how: InputInfo) -> np.ndarray:
     """One image as the model was trained on, 1 x height x width x channels float32 in 0-1."""
     read = Read.model_validate({k: v for k, v in how.items() if k != "size"})
     width, height = how["size"]
-    decoded = decode.decode_eight_bits(path, read.scale)
+    try:
+        decoded = decode.decode_eight_bits(path, read.scale)
+    except DepthError as e:
+        raise InputError(f"{path}: {e.found}; the model was trained on 8 bits") from None
     pixels = inputs.prepare_image(decoded, (width, height), read, str(path))
     return pixels[None].astype("float32") / np.float32(255)
 

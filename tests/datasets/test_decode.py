@@ -263,7 +263,10 @@ def test_a_column_keeps_what_was_written(tmp_path: Path, monkeypatch: pytest.Mon
             assert shown == ["" if t in ("NA", "?") else t for t in usual], name
 
 
-@pytest.mark.parametrize(("text", "named"), [("a,b\n", {"rows"}), ("", set()), ("a\n\xff", set())])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("a,b\n", {"rows"}), ("", set()), ("a\n\xff", set()), ("a,b\n1,2,3\n", {"cells"})],
+)
 def test_bad_tables_are_refused(tmp_path: Path, text: str, named: set[str]) -> None:
     (tmp_path / "t.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=f"^{tmp_path / 't.csv'}: ") as e:
