@@ -36,12 +36,20 @@ from facet.datasets.labels import cut_folders, read_fields, read_own_split
 from facet.datasets.normalisation import normalise
 from facet.datasets.readings import why_no_reading
 from facet.datasets.sources import ARCHIVES, download, split_checksum
-from facet.datasets.tables import as_text, is_missing, join_index, match_names, read_columns
+from facet.datasets.tables import (
+    as_text,
+    is_missing,
+    join_index,
+    match_names,
+    read_columns,
+    read_numbers,
+)
 from facet.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 Fields = Mapping[str, np.ndarray]
 MOST_CLASSES = 100
+MOST_NUMBERS = 20  # that are labels, and no measure
 MOST_TEXTS = 20  # values of a column of text that are worth a reading each
 MOST_PIXELS = 64  # of the proposed width and height: a first network trains in seconds
 LABEL_NAMES = ["class", "label", "target", "y", "kind", "species", "category", "outcome"]
@@ -166,10 +174,10 @@ def propose_images(files: RawFiles, proposal: Proposal) -> Fields:
         if index.unmatched == "drop":
             read["index"]["unmatched"] = "drop"
             rows = len(next(iter(read_columns(files.home / index.file).values())))
-            proposal.left_out.append(
-                f"{len(names) - len(places)} images without a row in {index.file}, and "
-                f"{rows - len(places)} rows without an image"
-            )
+            strays = {"images without a row": len(names) - len(places)}
+            strays["rows without an image"] = rows - len(places)
+            each = (f"{count} {what}" for what, count in strays.items() if count)
+            proposal.left_out.append(f"{' and '.join(each)} in {index.file}")
         names = [names[place] for place in places]
         fields = dict(joined.columns)
     else:
@@ -382,7 +390,7 @@ def choose_columns(items: Items, proposal: Proposal) -> Fields:
     taken = proposal.read.get("own", {}).get("field")
     usable = [c for c in columns if c != taken and is_label(columns[c])]
     named = [c for c in usable if c.lower() in LABEL_NAMES]
-    texts = [c for c in usable if columns[c].dtype.kind == "U"]
+    texts = [c for c in usable if read_numbers(columns[c]) is None]
     last = [c for c in usable if c == list(columns)[-1]]
     label = next(iter([*named, *last, *texts[::-1]]), None)
     if label is None:
@@ -414,14 +422,13 @@ def choose_columns(items: Items, proposal: Proposal) -> Fields:
 
 
 def is_label(values: np.ndarray) -> bool:
-    """Whether a field may be a label: a few values, of which most have several items."""
-    texts = as_text(values)
-    classes = len(np.unique(texts[~is_missing(values)]))
-    whole = values.dtype.kind == "U" or np.isnan(values) | (values == np.rint(values))
+    """Whether a field may be a label: a few values, text or whole numbers, that repeat."""
+    there = values[~is_missing(values)]
+    classes, numbers = len(np.unique(there)), read_numbers(there)
     most = min(MOST_CLASSES, max(len(values) // 4, min(len(values) // 2, 5)))
-    return bool(2 <= classes <= (most if values.dtype.kind == "U" else min(most, 20))) and bool(
-        np.all(whole)
-    )
+    if numbers is not None:
+        most = min(most, MOST_NUMBERS) if (numbers == np.rint(numbers)).all() else 0
+    return 2 <= classes <= most
 
 
 def choose_labels(fields: Fields) -> list[str]:

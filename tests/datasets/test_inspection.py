@@ -300,3 +300,60 @@ def test_a_data_set_is_named_after_its_source(tmp_path: Path) -> None:
         assert make_name(url) == name
     assert find_source("embedded") == "embedded"
     assert find_source(str(tmp_path)) == f"file://{tmp_path}"
+
+
+def test_columns_and_arrays_tell_the_own_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    rows = ["file,part,age,kind"]
+    for i in range(40):
+        save(tmp_path / f"a/{i}.png", draw(i % 3, i))
+        rows.append(f"{i}.png,{('Train', 'Valid', 'Test')[i // 15]},{i / 7:.1f},{i % 3}")
+    (tmp_path / "a/more.csv").write_text("\n".join([*rows, "99.png,Test,1,0"]) + "\n")
+    said = look(capsys, tmp_path / "a")
+    index = {"file": "more.csv", "column": "file", "unmatched": "drop"}
+    assert said["datasets"]["a"]["read"] == {"index": index, "own": {"field": "part"}}
+    assert said["datasets"]["a"]["heads"] == {"kind": {"column": "kind"}}
+    words = words_of(" ".join(said["comments"]))
+    assert {"1", "rows", "age", "15", "10"} <= words
+
+    x = np.stack([draw(i % 3, i) for i in range(30)])
+    y, z = np.arange(30) % 3, np.arange(30) % 2
+    named = {"kind_train": y, "big_train": z, "kind_val": y, "big_val": z, "idle": x}
+    np.savez(tmp_path / "b.npz", x_train=x, x_val=x[::-1] + 1, **named)
+    (entry,) = look(capsys, tmp_path / "b.npz")["datasets"].values()
+    both = {
+        "train": ["x_train", "kind_train", "big_train"],
+        "test": ["x_val", "kind_val", "big_val"],
+    }
+    for part, (images, kind, big) in both.items():
+        expected = {"x": images, "y": {"kind": kind, "big": big}}
+        assert entry["read"]["arrays"][part] == expected
+    assert entry["split"]["by"] == "own"
+
+    rows = [
+        f"{i},{i / 7:.2f},{'ABC'[i % 3]},{('train', 'test')[i // 40]},{i % 2}" for i in range(60)
+    ]
+    (tmp_path / "c.csv").write_text("\n".join(["Unnamed: 0,x,grade,set,y", *rows]) + "\n")
+    (entry,) = look(capsys, tmp_path / "c.csv")["datasets"].values()
+    own = {"own": {"field": "set"}}
+    assert entry["read"] == own | {"ignore": ["Unnamed:_0"], "one_hot": ["grade"]}
+    assert entry["heads"] == {"y": {"column": "y"}}
+
+
+def test_transparency_sizes_and_a_missing_test_part_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for i in range(24):
+        part, kind = ("training", "dev")[i // 15], KINDS[i % 3]
+        pixels = np.dstack([draw(i % 3, i, 200)] * 3 + [np.full((200, 200), 255 - i % 2)])
+        save(tmp_path / f"a/{part}/{kind}/{i}.png", pixels[: 150 + i % 3 * 25].astype("uint8"))
+    said = look(capsys, tmp_path / "a")
+    (entry,) = said["datasets"].values()
+    assert entry["read"]["own"] == {"field": "part", "validation": [], "test": ["dev"]}
+    assert entry["read"]["alpha"] == "white"
+    assert max(entry["size"]) == 64
+    words = words_of(" ".join(said["comments"]))
+    assert {"200x150x4", "200x175x4", "grey", "read.alpha", "size", "validation"} <= words
