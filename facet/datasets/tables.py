@@ -5,7 +5,8 @@ else it is the text of the file, "" where a cell is empty. So `01` and `1` stay 
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,7 +29,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     """
     import pandas as pd  # here: it takes a third of the time to start, and images need none of it
 
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[_Cells]] = {}
     try:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
@@ -53,29 +54,43 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: a row has more cells than there are columns") from None
     except (ValueError, UnicodeDecodeError) as e:
         raise InputError(f"{path}: not a CSV table: {e}") from None
-    if not parts or not len(next(iter(parts.values()))[0]):
+    if not parts or not len(next(iter(parts.values()))[0].values):
         raise InputError(f"{path}: has no rows")
     return {name.strip().replace(" ", "_"): _join(chunks) for name, chunks in parts.items()}
 
 
-def _compact(texts: np.ndarray) -> np.ndarray:
-    """Cells as float64 if their texts can be had back, else as the texts."""
+@dataclass(frozen=True)
+class _Cells:
+    """Some cells of a column: float64 if their texts can be had back, else the texts."""
+
+    values: np.ndarray
+    point: bool | None = None
+    """Whether whole numbers are written 7.0 and not 7; None where there are none."""
+
+    def as_text(self) -> np.ndarray:
+        return as_text(self.values, repr if self.point else write_number)
+
+
+def _compact(texts: np.ndarray) -> _Cells:
+    """The cells of these texts."""
     texts = np.where(np.isin(texts, MISSING), "", texts)
     numbers = read_numbers(texts)
     if numbers is None:
-        return texts
-    there = texts != ""
-    written = np.unique(texts[there]).tolist()
-    values = np.unique(numbers[there])
-    # `7` and `7.0` are both usual for a number; a column that has both is text.
-    usual = {form for v in values.tolist() for form in (write_number(v), repr(v))}
-    return numbers if len(values) == len(written) and usual.issuperset(written) else texts
+        return _Cells(texts)
+    written = set(np.unique(texts[texts != ""]).tolist())
+    values = np.unique(numbers[texts != ""]).tolist()
+    whole = any(v.is_integer() for v in values)
+    for point, write in ((False, write_number), (True, repr)):
+        if written == set(map(write, values)):
+            return _Cells(numbers, point if whole else None)
+    return _Cells(texts)
 
 
-def _join(chunks: list[np.ndarray]) -> np.ndarray:
-    if len({chunk.dtype.kind for chunk in chunks}) > 1:
-        chunks = [as_text(chunk) for chunk in chunks]
-    return np.concatenate(chunks)
+def _join(chunks: list[_Cells]) -> np.ndarray:
+    kinds = {(c.values.dtype.kind, c.point) for c in chunks} - {("f", None)}
+    if len(kinds) > 1 or ("U", None) in kinds:
+        return np.concatenate([chunk.as_text() for chunk in chunks])
+    return np.concatenate([chunk.values for chunk in chunks])
 
 
 def write_number(value: float) -> str:
@@ -85,12 +100,12 @@ def write_number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
 
 
-def as_text(column: np.ndarray) -> np.ndarray:
+def as_text(column: np.ndarray, write: Callable[[float], str] = write_number) -> np.ndarray:
     """A column as strings, "" where a value is missing."""
     if column.dtype.kind == "U":
         return column
     values, place = np.unique(column, return_inverse=True)
-    return np.array([write_number(v) for v in values.tolist()], str)[place]
+    return np.array(["" if v != v else write(v) for v in values.tolist()], str)[place]
 
 
 def read_numbers(column: np.ndarray) -> np.ndarray | None:
@@ -123,7 +138,7 @@ def read_tables(paths: list[Path]) -> Items:
             )
     counts = [len(next(iter(table.values()))) for table in tables]
     names = [f"{p.name}:{row + 1}" for p, n in zip(paths, counts, strict=True) for row in range(n)]
-    columns = {name: _join([table[name] for table in tables]) for name in tables[0]}
+    columns = {name: _join([_Cells(table[name]) for table in tables]) for name in tables[0]}
     return Items(np.array(names), columns)
 
 
