@@ -132,6 +132,25 @@ def predict(
     predict_files(run, files, as_json)
 
 
+@app.command(epilog="Example: facet inspect ~/photos --name tiles --write")
+def inspect(
+    source: Annotated[
+        str, typer.Argument(help="a folder, CSV, .npz or archive, or the URL of one")
+    ],
+    name: Annotated[str, typer.Option(help="the data set's name; after the source if empty")] = "",
+    write: Annotated[bool, typer.Option("--write", help="put it into params.yaml too")] = False,
+) -> None:
+    """Look at data and print an entry for params.yaml that fits them, and a small experiment.
+
+    Comments say what was found, what was left out, and what could not be known. With --write the
+    entry is put at the end of its part of params.yaml, whose comments stay; without it, copy what
+    is beneath `datasets` and `experiments` there.
+    """
+    from facet.datasets.inspection import inspect_source
+
+    inspect_source(source, name, write)
+
+
 @app.command(epilog="Example: facet pictures faces_deep-0")
 def pictures(run: Annotated[str, typer.Argument(help="like faces_deep-0")]) -> None:
     """Write summary.txt, graph.png (needs Graphviz's `dot`) and layers.png into pictures/RUN."""

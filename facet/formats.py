@@ -376,9 +376,10 @@ one line opens such a folder as a mapping of memory maps, `{"X_train": ..., ...}
 ```
 
 - `data/DATASET/pickled/`: `names` (N,) strings, the file's path, or FILE:ROW for a table;
-  `column_0`, `column_1`, ... (N,) float64 or strings; for images `shapes` (N, 3) int64, height,
-  width and channels, and `pixels` (bytes,) uint8, all images one after the other; `own` (N,)
-  strings, train or test, where the data have a split of their own.
+  `column_0`, `column_1`, ... (N,) float64, or strings where a number could not be had back as it
+  was written, NaN or "" where a value is missing; for images `shapes` (N, 3) int64, height, width
+  and channels, and `pixels` (bytes,) uint8, all images one after the other; `own` (N,) strings,
+  train, validation or test, where an `.npz` has a split of its own.
 - `data/DATASET/normalised/`, `data/augmented/EXPERIMENT/`: `X_SPLIT` (SPLIT is train, validation or
   test), images as uint8, N x height x width x channels, or readings as float32, N x columns,
   standardised; `y_SPLIT_HEAD` (N,) int64, an index into `classes_HEAD`, strings; `names_SPLIT`,

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from facet.base.config import Read
 from facet.base.names import SPLITS
 from facet.base.prepared import PreparedData, SplitData, StoredData, save_prepared
 from facet.datasets import decode
@@ -303,10 +304,11 @@ def as_data(arrays: dict[str, Any]) -> StoredData:
     return StoredData(arrays["about"], {h: arrays[f"classes_{h}"] for h in heads}, splits)
 
 
-def decode_folder(folder: Path) -> Items:
-    """The items of a raw folder."""
+def decode_folder(folder: Path, **read: Any) -> Items:
+    """The items of a raw folder, read so; by default by the parts of their names."""
+    how = Read.model_validate(read or {"parts": ["name"]})
     with tempfile.TemporaryDirectory() as place:
-        items = decode.decode_items(folder, Path(place) / "pixels.npy")
+        items = decode.decode_items(folder, Path(place) / "pixels.npy", how)
         if items.images:
             items = replace(items, images=Images(items.images.pixels.copy(), items.images.shapes))
         return items

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from facet.base.names import PARAMS_FILE, Metric
+from facet.base.names import PARAMS_FILE, SPLITS, Metric
 from facet.errors import InputError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -109,16 +109,116 @@ class Operation(Strict):
         return self
 
 
+class Own(Strict):
+    """The data's own split: a field, and which of its values mean which part, in any case."""
+
+    field: str
+    train: list[str] = ["train", "training"]
+    validation: list[str] = ["val", "valid", "validation", "dev"]
+    test: list[str] = ["test", "testing"]
+
+    @model_validator(mode="after")
+    def _one_part_each(self) -> "Own":
+        values = [v.casefold() for part in SPLITS for v in getattr(self, part)]
+        if twice := sorted({v for v in values if values.count(v) > 1}):
+            raise ValueError(f"{twice[0]} stands in two parts")
+        return self
+
+
+class Index(Strict):
+    """A table beside images: its file, the column of the images' names, what to do with strays."""
+
+    file: str
+    column: str
+    unmatched: Literal["refuse", "drop"] = "refuse"
+
+
+class ArrayPair(Strict):
+    """The names of an `.npz`'s images and labels; several labels by the column they become."""
+
+    x: str
+    y: str | Annotated[dict[str, str], Field(min_length=1)]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The arrays of labels by the column that they become; a single one is `y`."""
+        return {"y": self.y} if isinstance(self.y, str) else self.y
+
+
+class Arrays(Strict):
+    """The arrays of an `.npz`: x and y, or those of each part of its own split."""
+
+    x: str | None = None
+    y: str | Annotated[dict[str, str], Field(min_length=1)] | None = None
+    train: ArrayPair | None = None
+    validation: ArrayPair | None = None
+    test: ArrayPair | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Arrays":
+        given = self.model_fields_set
+        if given != {"x", "y"} and not {"train", "test"} <= given <= set(SPLITS):
+            raise ValueError("needs x and y, or train and test (and validation) with x and y each")
+        pairs = list(self.pairs.values())
+        if any(set(pair.labels) != set(pairs[0].labels) for pair in pairs):
+            raise ValueError("the parts have not the same labels")
+        return self
+
+    @property
+    def pairs(self) -> dict[str, ArrayPair]:
+        """The arrays by part, in the order of the parts; by "" where there is no own split."""
+        if self.x is not None and self.y is not None:
+            return {"": ArrayPair(x=self.x, y=self.y)}
+        found = {part: getattr(self, part) for part in SPLITS}
+        return {part: pair for part, pair in found.items() if pair is not None}
+
+
+# Those of Keras's mnist.npz.
+KERAS_ARRAYS = Arrays(
+    train=ArrayPair(x="x_train", y="y_train"), test=ArrayPair(x="x_test", y="y_test")
+)
+
+
 class Read(Strict):
-    """How raw items are understood: name parts, colour mode, operations, columns."""
+    """How raw items are understood: names, folders, tables, arrays, colours, columns."""
 
     parts: list[str] = []
     optional_parts: list[str] = []
+    folders: list[str] = []
+    own: Own | None = None
+    index: Index | None = None
+    arrays: Arrays | None = None
     mode: Literal["L", "RGB"] = "L"
     alpha: Literal["refuse", "black", "white", "drop"] = "refuse"
+    scale: tuple[float, float] | None = None
     operations: list[Operation] = []
     constants: dict[str, dict[str, str]] = {}
     ignore: list[str] = []
+    keep: list[str] = []
+    one_hot: list[str] = []
+    ordinal: dict[str, Annotated[list[str], Field(min_length=2)]] = {}
+    missing: Literal["refuse", "drop", "median"] = "refuse"
+
+    @field_validator("scale", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Read":
+        if self.scale and self.scale[0] >= self.scale[1]:
+            raise ValueError("scale: the first number must be the lower one")
+        for keys in (
+            ("parts", "optional_parts", "folders"),
+            ("ignore", "keep", "one_hot", "ordinal"),
+        ):
+            names = [name for key in keys for name in getattr(self, key)]
+            if twice := sorted({n for n in names if names.count(n) > 1}):
+                raise ValueError(f"{twice[0]} stands twice in {', '.join(keys)}")
+        for column, values in self.ordinal.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"ordinal.{column}: holds a value twice")
+        return self
 
 
 class Flip(Strict):
@@ -180,8 +280,12 @@ class Dataset(Strict):
         if self.split.by not in known:
             raise ValueError(f"split.by: {self.split.by} is none of {', '.join(known)}")
         for head, spec in self.heads.items():
-            if spec.part is not None and spec.part not in self.read.parts:
-                raise ValueError(f"heads.{head}: {spec.part} is not among read.parts")
+            known = [*self.read.parts, *self.read.folders]
+            if spec.part is not None and spec.part not in known:
+                hint = suggest(spec.part, known) if known else ""
+                raise ValueError(
+                    f"heads.{head}: {spec.part} is not among read.parts and read.folders{hint}"
+                )
         self.augment.check_swaps(self.heads, "augment")
         for name, other in self.augment.experiments.items():
             other.check_swaps(self.heads, f"augment.experiments.{name}")
@@ -417,10 +521,12 @@ def check_params(tree: dict[str, Any]) -> Parameters:
 
 def _in_words(error: ValidationError, tree: Any) -> str:
     """The first thing wrong, as `key: what is wrong`."""
-    # Of a union's several complaints the deepest is about what was meant.
+    # Of a union's several complaints the deepest is about what was meant; and a key that is unknown
+    # says more than one that is missing because it was written otherwise.
     errors = error.errors()
     first = max(
-        (e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]), key=lambda e: len(e["loc"])
+        (e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]),
+        key=lambda e: (len(e["loc"]), e["type"] == "extra_forbidden"),
     )
     models: list[Any] = [Parameters]
     path: list[str] = []

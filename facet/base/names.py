@@ -38,6 +38,6 @@ TIMINGS_FILE = METRICS_FOLDER / "costs/stages.json"  # what the last run of the 
 
 # --- in a folder of raw files -----------------------------------------------------------------
 
-RAW_INDEX, RAW_MANIFEST = "files_list.csv", "manifest.json"
+RAW_INDEX, RAW_INDEX_COLUMN, RAW_MANIFEST = "files_list.csv", "files", "manifest.json"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 TABLE_SUFFIXES, ARRAY_SUFFIXES = {".csv"}, {".npz"}

@@ -23,13 +23,21 @@ class SplitInfo(TypedDict):
 
 
 class InputInfo(TypedDict):
-    """How inputs are prepared: an image's first three keys and operations, or a table's rest."""
+    """How inputs are prepared: an image's first four keys and scale, or a table's rest."""
 
     size: Annotated[NotRequired[list[int]], "[width, height] in pixels"]
     mode: Annotated[NotRequired[str], "L (grey) or RGB"]
     alpha: Annotated[NotRequired[str], "what becomes of transparency"]
     operations: Annotated[NotRequired[list[dict[str, Any]]], "read.operations, before resizing"]
-    columns: Annotated[NotRequired[list[str]], "the readings, in their order"]
+    scale: Annotated[NotRequired[list[float]], "what becomes 0 and 255 of deeper images"]
+    columns: Annotated[NotRequired[list[str]], "the columns that are readings, in their order"]
+    one_hot: Annotated[
+        NotRequired[dict[str, list[str]]], "by column: the values that are a reading each, 0 or 1"
+    ]
+    ordinal: Annotated[
+        NotRequired[dict[str, list[str]]], "by column: the values that are 0, 1, 2, ..."
+    ]
+    fill: Annotated[NotRequired[list[float]], "a reading's value where it is missing"]
     mean: Annotated[NotRequired[list[float]], "a reading's mean over the training items"]
     spread: Annotated[NotRequired[list[float]], "its standard deviation over them"]
 

@@ -1,20 +1,29 @@
 """Decode a data set's raw files once, into plain arrays."""
 
-import math
 import os
 import warnings
-import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from facet.base.arrays import CHUNK_BYTES, PixelFile, load_array, map_ahead
-from facet.base.names import IMAGE_SUFFIXES, RAW_INDEX, RAW_MANIFEST
+from facet.base.arrays import PixelFile, load_array, map_ahead
+from facet.base.config import Index, Read
+from facet.base.names import (
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    RAW_INDEX,
+    RAW_INDEX_COLUMN,
+    RAW_MANIFEST,
+    TABLE_SUFFIXES,
+)
 from facet.base.processor import usable_cores
+from facet.datasets.array_files import read_arrays
+from facet.datasets.depth import Extremes, Scale, scale_pixels
 from facet.datasets.items import Images, Items
+from facet.datasets.tables import join_index, read_columns, read_tables
 from facet.errors import InputError
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA")
@@ -22,9 +31,10 @@ MAX_PIXELS = 50_000_000
 
 
 def decode_image(path: Path) -> np.ndarray:
-    """One image as uint8, height x width for grey, else height x width x 2, 3 or 4 channels.
+    """One image, height x width for grey, else height x width x 2, 3 or 4 channels.
 
     Palettes become RGB (RGBA if they have a transparent entry), other modes the nearest kept one.
+    It is uint8, or what the file has if that is deeper: 16 or 32 bits, float32.
     """
     try:
         with warnings.catch_warnings():
@@ -32,151 +42,157 @@ def decode_image(path: Path) -> np.ndarray:
             with Image.open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
+                if _is_cut_to_eight_bits(opened):
+                    return _decode_deep_colour(path)
                 image: Image.Image = ImageOps.exif_transpose(opened)
                 if image.mode == "P":
                     image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-                elif image.mode.startswith("I"):  # 16 bits of grey: the upper 8
-                    image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype("uint8"))
-                elif image.mode not in KEPT_MODES:
-                    image = image.convert("L" if image.mode in ("1", "F") else "RGB")
-                return np.asarray(image)
+                elif image.mode[0] not in "IF" and image.mode not in KEPT_MODES:
+                    image = image.convert("L" if image.mode == "1" else "RGB")
+                pixels = np.asarray(image)
+                return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     except Exception as e:
         # Pillow's decoders raise whatever they meet in broken bytes: all of it means the same.
         reason = "not an image" if isinstance(e, UnidentifiedImageError) else str(e)
         raise InputError(f"{path}: {reason}; repair it or take it out of the source") from None
 
 
-def decode_images(folder: Path, names: list[str], pixels: Path) -> Items:
+def _is_cut_to_eight_bits(image: Image.Image) -> bool:
+    """Whether Pillow would keep only the upper halves of 16 bits: it has no deep colours."""
+    tiles = getattr(image, "tile", None) or []
+    words = " ".join(str(tile[3]) for tile in tiles)
+    return image.mode in KEPT_MODES and ";16" in words
+
+
+def _decode_deep_colour(path: Path) -> np.ndarray:
+    import cv2  # here: nothing else of `pickle` needs it
+
+    pixels = cv2.imdecode(np.fromfile(path, "uint8"), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError("a kind of 16-bit image that cannot be decoded")
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}  # OpenCV has blue first
+    return pixels[..., order[pixels.shape[2]]] if pixels.ndim == 3 else pixels
+
+
+def decode_eight_bits(path: Path, scale: Scale | None) -> np.ndarray:
+    """One image as uint8, brought there by `scale` if it is deeper. Raises InputError."""
+    pixels = decode_image(path)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if scale is None:
+        extremes = Extremes()
+        extremes.add(pixels)
+        raise extremes.refuse(str(path), 1)
+    return scale_pixels(pixels, scale, str(path))
+
+
+def decode_images(folder: Path, names: list[str], pixels: Path, scale: Scale | None) -> Items:
     """Images of all sizes, decoded on all cores, their pixels in the file `pixels`."""
     shapes = np.empty((len(names), 3), "int64")
-    file = PixelFile(pixels)
-    decoded = map_ahead(lambda name: decode_image(folder / name), names, usable_cores())
+    file, extremes = PixelFile(pixels), Extremes()
+
+    def decode(name: str) -> np.ndarray:
+        if scale is None:
+            return decode_image(folder / name)
+        return decode_eight_bits(folder / name, scale)
+
+    decoded = map_ahead(decode, names, usable_cores())
     bar = tqdm(decoded, "pickle", len(names), unit="image", delay=1)
     for shape, image in zip(shapes, bar, strict=True):
-        file.append(image)
+        if image.dtype == np.uint8:
+            file.append(image)
+        else:
+            extremes.add(image)
         shape[:] = (*image.shape, 1)[:3]
     file.close()
+    if extremes.count:
+        raise extremes.refuse(str(folder), len(names))
     return Items(np.array(names), {}, Images(load_array(pixels), shapes))
 
 
-def read_arrays(path: Path, pixels: Path) -> Items:
-    """Images and labels in the layout of Keras's mnist.npz, with its own split.
+@dataclass(frozen=True)
+class RawFiles:
+    """The files of a raw folder by kind, sorted paths beneath `home`."""
 
-    The label is column `y`; `own` says train or test. The images go into the file `pixels` chunk by
-    chunk.
+    home: Path
+    images: list[str]
+    tables: list[str]
+    arrays: list[str]
+
+
+def list_raw_files(folder: Path) -> RawFiles:
+    """What a raw folder holds. Raises InputError for what is none of these kinds."""
+    # Strings: a Path takes ten times the memory, and there may be a million.
+    files = sorted(
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name != RAW_MANIFEST
+    )
+
+    def choose(suffixes: set[str]) -> list[str]:
+        return [f for f in files if os.path.splitext(f)[1].lower() in suffixes]
+
+    images, tables, arrays = map(choose, (IMAGE_SUFFIXES, TABLE_SUFFIXES, ARRAY_SUFFIXES))
+    home = folder
+    if images and all(f.startswith("images/") for f in images):
+        home = folder / "images"
+        images = [f.removeprefix("images/") for f in images]
+        tables = [os.path.relpath(folder / f, home) for f in tables]
+    alone = len(files) == len(tables) or len(files) == len(arrays) == 1
+    if not images and not (files and alone):
+        raise InputError(f"{folder}: holds neither images, nor one .npz, nor .csv tables alone")
+    return RawFiles(home, images, tables, arrays)
+
+
+def find_index(raw: RawFiles, read: Read) -> Index | None:
+    """The index that says more of images than their names; None where there is none.
+
+    Raises InputError for a table beside images where nothing else could tell a label.
     """
-    file = PixelFile(pixels)
-    counts, shapes, labels = {}, [], []
-    try:
-        with zipfile.ZipFile(path) as members:
-            for part in ("train", "test"):
-                with members.open(f"x_{part}.npy") as member:
-                    shape = _read_header(member, f"{path}: x_{part}")
-                    shapes.append(shape[1:])
-                    left = math.prod(shape)
-                    while left:
-                        content = member.read(min(left, CHUNK_BYTES))
-                        if not content:
-                            raise EOFError(f"x_{part} is cut off")
-                        file.append(np.frombuffer(content, "uint8"))
-                        left -= len(content)
-                counts[part] = shape[0]
-        with np.load(path, allow_pickle=False) as arrays:
-            labels = [arrays[f"y_{part}"] for part in counts]
-    except KeyError as e:
-        missing = str(e.args[0]).split("'")[1] if "'" in str(e.args[0]) else str(e.args[0])
-        raise InputError(
-            f"{path}: {missing.removesuffix('.npy')}; needs x_train, y_train, x_test, y_test"
-        ) from None
-    except InputError:
-        raise
-    except Exception as e:
-        raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
-    file.close()
-    for part, y in zip(counts, labels, strict=True):
-        if y.shape != (counts[part],):
-            raise InputError(f"{path}: y_{part} has not one label for each of x_{part}")
-    if shapes[0] != shapes[1]:
-        raise InputError(f"{path}: x_train and x_test differ in shape")
-    names = [f"{part}/{i:05d}" for part, n in counts.items() for i in range(n)]
-    each = np.tile(np.array([(*shapes[0], 1)[:3]], "int64"), (len(names), 1))
-    return Items(
-        np.array(names),
-        {"y": np.concatenate(labels).astype(str)},
-        Images(load_array(pixels), each),
-        np.repeat(["train", "test"], list(counts.values())),
+    others = {os.path.basename(f): f for f in raw.tables}
+    plain = RAW_INDEX in others and len(read_columns(raw.home / others[RAW_INDEX])) == 1
+    if read.index:
+        if read.index.file not in {*others, *raw.tables}:
+            known = ", ".join(sorted(others)) or "no table"
+            raise InputError(
+                f"read.index.file: no {read.index.file} beside the images; there is {known}"
+            )
+        return read.index
+    if RAW_INDEX in others and not plain:
+        return Index(file=RAW_INDEX, column=RAW_INDEX_COLUMN)
+    if not read.parts and not read.folders and (unread := describe_unread(raw, read)):
+        raise InputError(unread)
+    return None
+
+
+def describe_unread(raw: RawFiles, read: Read) -> str:
+    """A sentence on the tables beside images that nothing reads, with what to do; "" for none."""
+    index = read.index.file if read.index else RAW_INDEX
+    unread = sorted(os.path.basename(f) for f in raw.tables)
+    unread = [name for name in unread if name != os.path.basename(index)]
+    if not raw.images or not unread:
+        return ""
+    return (
+        f"{', '.join(unread)}: beside the images, and not read; to join a table's columns to the "
+        f"images, set read.index: {{file: {unread[0]}, column: NAME}}"
     )
 
 
-def _read_header(file: IO[bytes], what: str) -> tuple[int, ...]:
-    """The shape of an .npy file of images, read up to its first pixel."""
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, fortran, dtype = read(file)
-    if fortran or dtype != np.uint8 or len(shape) not in (3, 4) or shape[0] == 0:
-        raise InputError(f"{what} must be uint8, items x height x width[ x channels]")
-    return shape
-
-
-def read_tables(paths: list[Path]) -> Items:
-    """Rows of CSV files (`,` or `;`) one after the other; numbers float64, the rest strings.
-
-    `names` is FILE:ROW, counted from 1 after the header; blanks in column names become `_`.
-    """
-    import pandas as pd  # here: it takes a third of the time to start, and images need none of it
-
-    frames = []
-    for path in paths:
-        try:
-            with path.open(encoding="utf-8-sig") as file:
-                separator = ";" if ";" in file.readline() else ","
-            frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", index_col=False)
-        except (ValueError, UnicodeDecodeError) as e:
-            raise InputError(f"{path}: not a CSV table: {e}") from None
-        if frame.empty:
-            raise InputError(f"{path}: has no rows")
-        frame.columns = [str(c).strip().replace(" ", "_") for c in frame.columns]
-        if missing := [c for c in frame if frame[c].isna().any()]:
-            row = int(frame[missing[0]].isna().to_numpy().argmax()) + 1
-            raise InputError(f"{path}: row {row} has no {missing[0]}; fill it in or drop the row")
-        frame.insert(0, "file", path.name)
-        frame.insert(1, "row", range(1, len(frame) + 1))
-        frames.append(frame)
-    if len({tuple(f.columns) for f in frames}) > 1:
-        raise InputError(f"{paths[0].parent}: the tables' columns differ")
-    whole = pd.concat(frames, ignore_index=True)
-    names = whole.pop("file") + ":" + whole.pop("row").astype(str)
-    return Items(
-        names.to_numpy(str),
-        {
-            str(c): whole[c].to_numpy("float64" if pd.api.types.is_numeric_dtype(whole[c]) else str)
-            for c in whole
-        },
-    )
-
-
-def decode_items(folder: Path, pixels: Path) -> Items:
+def decode_items(folder: Path, pixels: Path, read: Read) -> Items:
     """All items of a raw folder, of whichever kind it holds: images, arrays or tables.
 
     Images' pixels go into the file `pixels`, of which the items have a memory map.
     """
-    images = folder / "images"
-    home = str(images if images.is_dir() else folder)
-    # Strings: a Path takes ten times the memory, and there may be a million.
-    files = [
-        os.path.relpath(os.path.join(place, name), home)
-        for place, _, names in os.walk(home)
-        for name in names
-        if name not in (RAW_INDEX, RAW_MANIFEST)
-    ]
-    pictures = sorted(f for f in files if os.path.splitext(f)[1].lower() in IMAGE_SUFFIXES)
-    if pictures:
-        return decode_images(Path(home), pictures, pixels)
-    if len(files) == 1 and files[0].endswith(".npz"):
-        return read_arrays(Path(home, files[0]), pixels)
-    if files and all(f.endswith(".csv") for f in files):
-        return read_tables([Path(home, f) for f in sorted(files)])
-    raise InputError(f"{folder}: holds neither images, nor one .npz, nor .csv tables alone")
+    raw = list_raw_files(folder)
+    if raw.arrays and not raw.images:
+        return read_arrays(raw.home / raw.arrays[0], pixels, read.arrays, read.scale)
+    if not raw.images:
+        return read_tables([raw.home / f for f in raw.tables])
+    names, joined = raw.images, None
+    if index := find_index(raw, read):
+        file = next(f for f in raw.tables if index.file in (f, os.path.basename(f)))
+        places, joined = join_index(names, raw.home / file, index)
+        names = [names[place] for place in places]
+    items = decode_images(raw.home, names, pixels, read.scale)
+    return replace(items, columns=joined.columns) if joined else items

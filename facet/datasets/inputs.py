@@ -1,4 +1,4 @@
-"""Bring inputs to one size: images decoded to one mode, tables to their columns."""
+"""Bring images to one size and mode."""
 
 import hashlib
 import itertools
@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from facet.base.arrays import CHUNK_ITEMS, Chunks, map_ahead
-from facet.base.config import Dataset, Operation, Read
+from facet.base.config import Operation, Read
 from facet.base.processor import usable_cores
 from facet.datasets.items import Items
 from facet.errors import InputError
@@ -110,23 +110,3 @@ def prepare_images(items: Items, rows: np.ndarray, size: tuple[int, int], read: 
 
     width, height = size
     return Chunks((len(rows), height, width, len(read.mode)), "uint8", make)
-
-
-def read_columns(items: Items, spec: Dataset) -> tuple[list[str], np.ndarray]:
-    """The names of a table's readings and the readings, N x columns float64."""
-    used = {h.column for h in spec.heads.values()} | {f for g in spec.group.values() for f in g}
-    # By name, so that the order in a file makes no difference.
-    chosen = sorted(c for c in items.columns if c not in used and c not in spec.read.ignore)
-    for c in chosen:
-        values = items.columns[c]
-        if values.dtype.kind != "f":
-            raise InputError(
-                f"column {c} holds text ({values[0]}); name it in heads, group or read.ignore"
-            )
-        if not np.isfinite(values).all():
-            raise InputError(
-                f"column {c}: row {int(np.isfinite(values).argmin()) + 1} is not finite"
-            )
-    if not chosen:
-        raise InputError("the table has no column left for readings")
-    return chosen, np.stack([items.columns[c] for c in chosen], 1)

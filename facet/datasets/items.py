@@ -17,11 +17,14 @@ class Images:
     """(bytes,) uint8: each image's height x width, x channels if it is not grey."""
     shapes: np.ndarray
     """(N, 3) int64: height, width, channels (1 for grey)."""
+    starts: np.ndarray | None = None
+    """(N,) int64: where each image begins; None: they follow each other without a gap."""
 
     def __post_init__(self) -> None:
         """Work out where each image begins."""
-        ends = np.cumsum(self.shapes.prod(1))
-        object.__setattr__(self, "_starts", np.concatenate([[0], ends]).tolist())
+        sizes = self.shapes.prod(1)
+        starts = np.cumsum(sizes) - sizes if self.starts is None else self.starts
+        object.__setattr__(self, "_starts", starts.tolist())
 
     def __len__(self) -> int:
         """The number of images."""
@@ -29,10 +32,15 @@ class Images:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """An image as uint8, height x width for grey, else height x width x channels."""
-        starts: list[int] = self._starts  # type: ignore[attr-defined]
+        start: int = self._starts[row]  # type: ignore[attr-defined]
         height, width, channels = self.shapes[row].tolist()
-        flat = self.pixels[starts[row] : starts[row + 1]]
+        flat = self.pixels[start : start + height * width * channels]
         return flat.reshape((height, width) if channels == 1 else (height, width, channels))
+
+    def select(self, rows: np.ndarray) -> "Images":
+        """Some of the images, in the order of `rows`; the pixels are shared."""
+        starts = np.array(self._starts, "int64")  # type: ignore[attr-defined]
+        return Images(self.pixels, self.shapes[rows], starts[rows])
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,24 @@ class Items:
     names: np.ndarray
     """(N,) strings: the file's path, FILE:ROW for a table."""
     columns: dict[str, np.ndarray]
-    """A table's columns, or what is known of images: (N,) float64 or strings."""
+    """A table's columns, or what is known of images: (N,) float64 or strings; NaN or "" where a
+    value is missing."""
     images: Images | None = None
     own: np.ndarray | None = None
-    """(N,) strings, train or test: the data's own split."""
+    """(N,) strings, train, validation or test: the own split of an `.npz`."""
 
     def __len__(self) -> int:
         """The number of items."""
         return len(self.names)
+
+    def select(self, rows: np.ndarray) -> "Items":
+        """Some of the items, in the order of `rows`."""
+        return Items(
+            self.names[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.images.select(rows) if self.images else None,
+            self.own[rows] if self.own is not None else None,
+        )
 
 
 def describe_sizes(items: Items, most: int = 9) -> list[str]:

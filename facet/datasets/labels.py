@@ -1,24 +1,27 @@
-"""Cut labels from file names and columns."""
+"""Cut labels, groups and the data's own split from file names, folders and columns."""
 
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from facet.base.config import Head, Read, suggest
+from facet.base.config import Head, Own, Read, suggest
+from facet.base.names import IMAGE_SUFFIXES, SPLITS
 from facet.datasets.items import Items
+from facet.datasets.tables import as_text, read_numbers
 from facet.errors import InputError
 
 
 def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     """What labels and groups are made from, field by field, (N,) strings or float64.
 
-    The parts of image names, split at `_`; columns; constants by file. Raises InputError for a name
-    that has not the parts.
+    The parts of image names, split at `_`; the folders above them; columns; constants by file.
+    Raises InputError for a name that has not the parts or the folders.
     """
-    names, found = items.names, dict(items.columns)
+    names = items.names.tolist()
+    found = _read_folders(items, read)
     if read.parts:
         fewest, most = len(read.parts), len(read.parts) + len(read.optional_parts)
-        split = [PurePosixPath(n).stem.split("_") for n in names.tolist()]
+        split = [PurePosixPath(n).stem.split("_") for n in names]
         for name, parts in zip(names, split, strict=True):
             if not fewest <= len(parts) <= most or "" in parts:
                 raise InputError(
@@ -26,7 +29,10 @@ def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
                     f"({'_'.join(read.parts)}); rename it or change read.parts"
                 )
         found |= {p: np.array([s[i] for s in split]) for i, p in enumerate(read.parts)}
-    files = np.array([n.partition(":")[0] for n in names.tolist()])
+    if both := sorted(set(found) & set(items.columns)):
+        raise InputError(f"read.parts or read.folders: {both[0]} is a column of the data already")
+    found |= items.columns
+    files = np.array([n.partition(":")[0] for n in names])
     constants = {f: c for f, c in read.constants.items() if f in files}
     for column in sorted({c for values in constants.values() for c in values}):
         if column in found:
@@ -38,23 +44,91 @@ def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     return found
 
 
+def cut_folders(names: list[str]) -> list[list[str]]:
+    """The folders above each file, outermost first, without those that all files share."""
+    folders = [list(PurePosixPath(n).parts[:-1]) for n in names]
+    while all(folders) and len({levels[0] for levels in folders}) == 1:
+        folders = [levels[1:] for levels in folders]
+    return folders
+
+
+def _read_folders(items: Items, read: Read) -> dict[str, np.ndarray]:
+    """The declared levels of folders as fields. Raises InputError where none are declared."""
+    names = items.names.tolist()
+    folders = cut_folders(names)
+    if read.folders:
+        count = len(read.folders)
+        whole = [list(PurePosixPath(n).parts[:-1]) for n in names]
+        # Folders that all files share come off, as long as enough are left.
+        shared = len(whole[0]) - len(folders[0])
+        shared = min(shared, max(0, min(map(len, whole)) - count))
+        levels = [above[shared:] for above in whole]
+        for name, above in zip(names, levels, strict=True):
+            if len(above) != count:
+                raise InputError(
+                    f"{name}: lies in {len(above)} folders, not {count} "
+                    f"({'/'.join(read.folders)}); move it or change read.folders"
+                )
+        return {f: np.array([above[i] for above in levels]) for i, f in enumerate(read.folders)}
+    is_image = PurePosixPath(names[0]).suffix.lower() in IMAGE_SUFFIXES
+    if is_image and not read.index and not items.columns:
+        for name, above in zip(names, folders, strict=True):
+            # A folder whose name is a part of the file's name says nothing new.
+            if set(above) - set(PurePosixPath(name).stem.split("_")):
+                kinds = sorted({levels[-1] for levels in folders if levels})
+                raise InputError(
+                    f"{name}: the images lie in folders ({', '.join(kinds[:4])}"
+                    f"{', ...' if len(kinds) > 4 else ''}) that nothing reads; give each level a "
+                    "name in read.folders, the outermost first, like [kind]"
+                )
+    return {}
+
+
+def read_own_split(fields: dict[str, np.ndarray], own: Own) -> np.ndarray:
+    """Which part each item is in by the data's own split, (N,) strings.
+
+    Raises InputError, by name, for values that are of no part.
+    """
+    if own.field not in fields:
+        raise InputError(
+            f"read.own.field: the data have no {own.field}{suggest(own.field, fields)}"
+        )
+    parts = {v.casefold(): part for part in SPLITS for v in getattr(own, part)}
+    values, place = np.unique(as_text(fields[own.field]), return_inverse=True)
+    if strange := [v or "(empty)" for v in values.tolist() if v.casefold() not in parts]:
+        raise InputError(
+            f"read.own: {own.field} is {', '.join(strange[:5])}, which is of no part; add it to "
+            "read.own.train, read.own.validation or read.own.test"
+        )
+    found = np.array([parts[v.casefold()] for v in values.tolist()])[place]
+    for needed in ("train", "test"):
+        if needed not in found:
+            raise InputError(
+                f"read.own: no {own.field} means {needed} (there are {', '.join(values[:5])}); "
+                f"name one in read.own.{needed}"
+            )
+    return found
+
+
 def make_labels(
     name: str, head: Head, found: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A head's class names, (classes,) strings, and each item's class index, (N,) int64."""
+    """A head's class names, (classes,) strings, and each item's class index, (N,) int64.
+
+    A class is named as the label is written; numbers fall into bins.
+    """
     field = head.part or head.column or ""
     if field not in found:
         raise InputError(f"heads.{name}: the data has no column {field}{suggest(field, found)}")
-    values = found[field]
-    if head.bins and values.dtype.kind == "f":
+    values = as_text(found[field])
+    numbers = read_numbers(found[field]) if head.bins else None
+    if head.bins and numbers is not None:
         binned = np.full(len(values), "", dtype=f"<U{max(map(len, head.bins))}")
         for bin_name, (low, high) in head.bins.items():
-            binned[(values >= low) & (values <= high)] = bin_name
+            binned[(numbers >= low) & (numbers <= high)] = bin_name
         if (binned == "").any():
-            raise InputError(f"heads.{name}.bins: {values[binned == ''][0]:g} falls into none")
+            raise InputError(f"heads.{name}.bins: {numbers[binned == ''][0]:g} falls into none")
         values = binned
-    elif values.dtype.kind == "f":
-        values = np.array([f"{v:g}" for v in values])
     present = np.unique(values).tolist()
     if head.bins:
         if strange := sorted(set(present) - set(head.bins)):
@@ -66,3 +140,15 @@ def make_labels(
         raise InputError(f"heads.{name}: all items are {present[0]}; a head needs two classes")
     index = {c: i for i, c in enumerate(present)}
     return np.array(present), np.array([index[v] for v in values.tolist()], "int64")
+
+
+def check_classes(name: str, classes: np.ndarray, items: Items, read: Read) -> None:
+    """Refuse a head whose classes have hardly more than an item each: nothing can be learnt."""
+    if 2 * len(classes) > len(items):
+        hint = ""
+        if items.images and not read.folders and cut_folders(items.names.tolist())[0]:
+            hint = " Are the labels the names of folders? Then set read.folders."
+        raise InputError(
+            f"heads.{name}: {len(classes)} classes ({', '.join(classes[:3])}, ...) for "
+            f"{len(items)} items; a class needs several.{hint}"
+        )

@@ -6,11 +6,43 @@ from facet.base.arrays import Chunks
 from facet.base.config import Dataset
 from facet.base.names import SPLITS
 from facet.base.prepared import InputInfo, NewData, NewSplit
-from facet.datasets.inputs import middle_size, prepare_images, read_columns
+from facet.datasets.inputs import middle_size, prepare_images
 from facet.datasets.items import Items
-from facet.datasets.labels import make_labels, read_fields
+from facet.datasets.labels import check_classes, make_labels, read_fields, read_own_split
+from facet.datasets.readings import choose_readings, encode_readings, fill_missing, find_fill
 from facet.datasets.splits import check_splits, content_hashes, make_splits
+from facet.datasets.tables import is_missing
 from facet.errors import InputError
+
+
+def keep_complete(
+    items: Items, fields: dict[str, np.ndarray], readings: np.ndarray | None, spec: Dataset
+) -> np.ndarray:
+    """The rows to use, (n,) int64: what read.missing says of those that lack a value.
+
+    Raises InputError that names the first one, by default and where a label is what is missing.
+    """
+    needed = [h.column or h.part or "" for h in spec.heads.values()]
+    needed += spec.group.get(spec.split.by, [])
+    needed += [spec.read.own.field] if spec.read.own else []
+    lacking = {f: is_missing(fields[f]) for f in needed if f in fields}
+    if readings is not None and spec.read.missing != "median":
+        columns = (c for c in items.columns if c not in spec.read.ignore)
+        lacking |= {c: is_missing(items.columns[c]) for c in columns}
+    where = np.any([*lacking.values(), np.zeros(len(items), bool)], axis=0)
+    if spec.read.missing == "drop":
+        if where.all():
+            raise InputError("read.missing: drop: no row is complete; name columns in read.ignore")
+        return np.flatnonzero(~where)
+    if where.any():
+        row = int(where.argmax())
+        column = next(c for c, absent in lacking.items() if absent[row])
+        median = "" if column in needed else " or median"
+        raise InputError(
+            f"{items.names[row]}: has no {column} ({where.sum()} of {len(items)} lack a value); "
+            f"fill it in, or set read.missing: drop{median}"
+        )
+    return np.arange(len(items))
 
 
 def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
@@ -21,8 +53,7 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
     data and `spec` do not fit each other.
     """
     fields = read_fields(items, spec.read)
-    labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
-    label_matrix = np.stack([y for _, y in labels.values()], 1)
+    readings, size = None, (0, 0)
     if items.images:
         if spec.size is None:
             raise InputError(
@@ -30,26 +61,42 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
                 "give [width, height] or middle"
             )
         size = middle_size(items.images.shapes) if spec.size == "middle" else spec.size
-        readings = None
         preparation: InputInfo = {
             "size": list(size),
             "mode": spec.read.mode,
             "alpha": spec.read.alpha,
             "operations": [o.model_dump(exclude_none=True) for o in spec.read.operations],
         }
+        if spec.read.scale:
+            preparation["scale"] = list(spec.read.scale)
     else:
-        chosen, readings = read_columns(items, spec)
-        preparation = {"columns": chosen}
+        if spec.size is not None:
+            raise InputError(f"datasets.{name}.size: the data are a table; write null")
+        preparation = choose_readings(items, spec)
+        readings = encode_readings(items.columns, items.names, preparation)
+    rows = keep_complete(items, fields, readings, spec)
+    if len(rows) < len(items):
+        items = items.select(rows)
+        fields = {field: values[rows] for field, values in fields.items()}
+        readings = readings[rows] if readings is not None else None
+    labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
+    for head, (classes, _) in labels.items():
+        check_classes(head, classes, items, spec.read)
+    label_matrix = np.stack([y for _, y in labels.values()], 1)
+    own = items.own
+    if spec.read.own and spec.split.by == "own":
+        own = read_own_split(fields, spec.read.own)
     hashes = content_hashes(items, readings)
     made = []
     seeds = spec.split.seed if isinstance(spec.split.seed, list) else [spec.split.seed]
     for seed in seeds:
         splits, groups = make_splits(
             fields,
-            items,
+            items.names,
+            own,
             label_matrix,
             hashes,
-            spec.read.parts,
+            [*spec.read.folders, *spec.read.parts] if spec.read.parts else [],
             spec.group,
             spec.split,
             seed,
@@ -58,6 +105,10 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
         inputs = preparation.copy()
         if readings is not None:
             training = readings[splits == "train"]
+            if spec.read.missing == "median":
+                fill = find_fill(training, preparation)
+                inputs["fill"] = fill.tolist()
+                training = fill_missing(training, fill)
             mean, deviation = training.mean(0), training.std(0)
             deviation = np.where(deviation > 0, deviation, 1.0)
             inputs |= {"mean": mean.tolist(), "spread": deviation.tolist()}
@@ -69,7 +120,10 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
             if readings is None:
                 X = prepare_images(items, rows, size, spec.read)
             else:
-                X = ((readings[rows] - mean) / deviation).astype("float32")
+                whole = readings[rows]
+                if "fill" in inputs:
+                    whole = fill_missing(whole, fill)
+                X = ((whole - mean) / deviation).astype("float32")
             y = {h: indices[rows] for h, (_, indices) in labels.items()}
             of_split[split] = NewSplit(X, y, items.names[rows], groups[rows])
         made.append(

@@ -17,7 +17,13 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from facet.base.arrays import map_ahead
-from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
+from facet.base.names import (
+    ARRAY_SUFFIXES,
+    IMAGE_SUFFIXES,
+    RAW_INDEX,
+    RAW_INDEX_COLUMN,
+    TABLE_SUFFIXES,
+)
 from facet.base.storage import file_sha256
 from facet.errors import InputError
 from facet.formats import RawManifest
@@ -47,23 +53,32 @@ retried = tenacity.retry(
 def select_data_files(names: list[str]) -> tuple[list[str], list[str]]:
     """The names that hold data, of one kind, and the names left out.
 
-    A folder with images is a set of images, whatever else lies in it; else it is tables, else
-    arrays.
+    A folder with images is a set of images, and the tables beside them may say more of each; else
+    it is tables, else arrays. What is hidden is left out: macOS puts a `._a.png` beside a.png.
     """
-    for kind in (IMAGE_SUFFIXES, TABLE_SUFFIXES, ARRAY_SUFFIXES):
-        chosen = [n for n in names if PurePosixPath(n).suffix.lower() in kind]
-        chosen = [n for n in chosen if PurePosixPath(n).name != RAW_INDEX]
-        if chosen:
-            break
-    return sorted(chosen), sorted(set(names) - set(chosen) - {RAW_INDEX})
+    seen = [n for n in names if not _is_hidden(n)]
+
+    def choose(suffixes: set[str]) -> list[str]:
+        return [n for n in seen if PurePosixPath(n).suffix.lower() in suffixes]
+
+    images, tables, arrays = map(choose, (IMAGE_SUFFIXES, TABLE_SUFFIXES, ARRAY_SUFFIXES))
+    if not images:
+        tables = [n for n in tables if PurePosixPath(n).name != RAW_INDEX]
+    chosen = images + tables if images else tables or arrays
+    return sorted(chosen), sorted(set(names) - set(chosen))
+
+
+def _is_hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return "__MACOSX" in parts or any(p.startswith(".") and p != ".." for p in parts)
 
 
 def read_index(text: str, where: str) -> list[str]:
     """The file names in an index's column `files`, each once, plain relative names alone."""
     rows = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
-    if "files" not in (rows.fieldnames or []):
-        raise InputError(f"{where}: no column `files`; its first line must name it")
-    names = [name for row in rows if (name := (row["files"] or "").strip())]
+    if RAW_INDEX_COLUMN not in (rows.fieldnames or []):
+        raise InputError(f"{where}: no column `{RAW_INDEX_COLUMN}`; its first line must name it")
+    names = [name for row in rows if (name := (row[RAW_INDEX_COLUMN] or "").strip())]
     if not names:
         raise InputError(f"{where}: lists no files")
     for name in names:
@@ -79,6 +94,11 @@ def read_index(text: str, where: str) -> list[str]:
         twice = next(n for n in names if names.count(n) > 1)
         raise InputError(f"{where}: {twice} is listed twice")
     return names
+
+
+def says_more(index: str) -> bool:
+    """Whether an index has further columns than that of the files, such as labels."""
+    return len(next(csv.reader(index.splitlines()), [])) > 1
 
 
 def split_checksum(url: str) -> tuple[str, str | None]:
@@ -165,12 +185,16 @@ def fetch_folder(url: str, folder: Path) -> list[str]:
         inside = f"{root}/images/"
         first = name_failures(url, retried(fs.exists), inside + names[0])
         paths = {n: (inside if first else f"{root}/") + n for n in names}
+        if says_more(text):
+            (folder / RAW_INDEX).write_text(text, encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{url}/{RAW_INDEX}: not a text file") from None
     except FileNotFoundError:
         if url.startswith(("http://", "https://")):
             raise InputError(f"{url}/{RAW_INDEX}: not found; a web folder needs one") from None
         found = sorted(p[len(root) :].lstrip("/") for p in name_failures(url, fs.find, root))
+        if not found and not name_failures(url, fs.exists, root):
+            raise InputError(f"{url}: not found") from None
         names, left_out = select_data_files(found)
         if not names:
             raise InputError(f"{url}: holds no images, tables or arrays") from None
@@ -179,7 +203,8 @@ def fetch_folder(url: str, folder: Path) -> list[str]:
         raise InputError(
             f"{url}/{RAW_INDEX}: {type(e).__name__} after {TRIES} tries: {e}"
         ) from None
-    home = folder / "images" if PurePosixPath(names[0]).suffix.lower() in IMAGE_SUFFIXES else folder
+    pictures = any(PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES for n in names)
+    home = folder / "images" if pictures else folder
     missing = [n for n in names if not (home / n).exists()]
 
     def fetch(name: str) -> None:
@@ -270,7 +295,8 @@ def download(name: str, source: str | list[str], folder: Path, cache: Path) -> R
             place.mkdir(parents=True, exist_ok=True)
             left_out += fetch_file(url, place) if single else fetch_folder(url, place)
             shutil.copytree(place, folder, dirs_exist_ok=True)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RAW_INDEX)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = [p for p in files if p.name != RAW_INDEX or says_more(p.read_text("utf-8"))]
     return {
         "files": [
             {

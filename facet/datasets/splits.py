@@ -6,6 +6,7 @@ import numpy as np
 
 from facet.base.config import Split, suggest
 from facet.datasets.items import Items
+from facet.datasets.tables import as_text
 from facet.errors import InputError
 
 
@@ -85,7 +86,8 @@ def stratified_group_split(
 
 def make_splits(
     fields: dict[str, np.ndarray],
-    items: Items,
+    names: np.ndarray,
+    own: np.ndarray | None,
     labels: np.ndarray,
     hashes: np.ndarray,
     parts: list[str],
@@ -97,7 +99,8 @@ def make_splits(
 
     Items with one group key, or with equal content, are in one group. `random` takes `parts`, those
     of a name that are not optional, for the group, so that copies of a photo stay together. With
-    `own` the data's test split stays as it is.
+    `own` the data's own split, (N,) strings, stays as it is; if it has no validation part, that is
+    cut from training.
     """
     count = len(hashes)
     if config.by in group:
@@ -106,22 +109,25 @@ def make_splits(
                 raise InputError(
                     f"group.{config.by}: the data has no {field}{suggest(field, fields)}"
                 )
-        keys = [
-            "_".join(map(str, k)) for k in zip(*(fields[f] for f in group[config.by]), strict=True)
-        ]
+        keys = join_fields(fields, group[config.by])
     elif config.by == "random" and parts:
-        keys = ["_".join(map(str, k)) for k in zip(*(fields[f] for f in parts), strict=True)]
+        keys = join_fields(fields, parts)
     else:
-        keys = items.names.tolist()
+        keys = names.tolist()
     groups = connected_groups(np.array(keys), hashes)
-    names = np.array(keys)[np.unique(groups, return_index=True)[1]][groups]
+    group_names = np.array(keys)[np.unique(groups, return_index=True)[1]][groups]
     if config.by != "own":
         items_wanted = {"test": config.test * count, "validation": config.validation * count}
         items_wanted = {"train": count - sum(items_wanted.values()), **items_wanted}
-        return stratified_group_split(groups, labels, items_wanted, seed), names
-    if items.own is None:
-        raise InputError("split.by: own: the data has no split of its own; name another")
-    splits = items.own.astype("<U10")
+        return stratified_group_split(groups, labels, items_wanted, seed), group_names
+    if own is None:
+        raise InputError(
+            "split.by: own: the data has no split of its own; name another, or the field that "
+            "says it in read.own"
+        )
+    splits = own.astype("<U10")
+    if "validation" in splits:
+        return splits, group_names
     inside = np.flatnonzero(splits == "train")
     validation = config.validation * count
     if validation >= len(inside):
@@ -130,7 +136,12 @@ def make_splits(
         groups = np.unique(groups[inside], return_inverse=True)[1]
         items_wanted = {"train": len(inside) - validation, "validation": validation}
         splits[inside] = stratified_group_split(groups, labels[inside], items_wanted, seed)
-    return splits, names
+    return splits, group_names
+
+
+def join_fields(fields: dict[str, np.ndarray], chosen: list[str]) -> list[str]:
+    """For each item the values of these fields, joined by `_`."""
+    return ["_".join(k) for k in zip(*(as_text(fields[f]).tolist() for f in chosen), strict=True)]
 
 
 def check_splits(splits: np.ndarray, groups: np.ndarray, hashes: np.ndarray, by: str) -> None:

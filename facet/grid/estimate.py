@@ -1,7 +1,6 @@
 """What the grid's runs need of this machine, before any of them starts: memory and disk."""
 
 import math
-import zipfile
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,17 @@ from pathlib import Path
 from PIL import Image
 
 from facet.base.arrays import load_array
-from facet.base.config import Dataset, Experiment, Parameters, parse_run
+from facet.base.config import (
+    KERAS_ARRAYS,
+    Dataset,
+    Experiment,
+    Parameters,
+    Read,
+    parse_run,
+)
 from facet.base.names import IMAGE_SUFFIXES, NORMALISED, PICKLED, RAW, RAW_MANIFEST
 from facet.base.storage import read_json
+from facet.datasets.array_files import list_arrays
 from facet.errors import InputError
 from facet.memory import FLOAT, MIB, check_memory, measure_network, training_memory
 
@@ -45,7 +52,7 @@ def measure_dataset(name: str, spec: Dataset, changed: Container[str]) -> Datase
         about = read_json(prepared / "about.json")["input"]
     shape: tuple[int, ...] | None
     if spec.size is None:
-        shape = (len(about.get("columns", range(32))),)
+        shape = (len(about.get("mean", range(32))),)
     else:
         size = about.get("size") if spec.size == "middle" else spec.size
         shape = (size[1], size[0], len(spec.read.mode)) if size else None
@@ -53,10 +60,10 @@ def measure_dataset(name: str, spec: Dataset, changed: Container[str]) -> Datase
     for head in spec.heads:
         file = prepared / f"classes_{head}.npy"
         classes[head] = len(load_array(file)) if file.exists() else 10
-    return DatasetSize(shape, classes, *_count_items(name, changed))
+    return DatasetSize(shape, classes, *_count_items(name, spec.read, changed))
 
 
-def _count_items(name: str, changed: Container[str]) -> tuple[int | None, int | None]:
+def _count_items(name: str, read: Read, changed: Container[str]) -> tuple[int | None, int | None]:
     """How many items a data set has, and their bytes when decoded; None where not yet known."""
     pickled, raw = Path(PICKLED.format(name)), Path(RAW.format(name))
     if f"download@{name}" in changed:
@@ -73,10 +80,10 @@ def _count_items(name: str, changed: Container[str]) -> tuple[int | None, int | 
         return len(images), _decoded_bytes(sampled) * len(images) // len(sampled)
     arrays = [raw / f for f in files if f.endswith(".npz")]
     if arrays:
-        with zipfile.ZipFile(arrays[0]) as members:
-            sizes = {m.filename: m.file_size for m in members.infolist()}
-        labels = sum(size for member, size in sizes.items() if member.startswith("y_"))
-        return labels, sum(sizes.values())
+        there = list_arrays(arrays[0])
+        names = [pair.x for pair in (read.arrays or KERAS_ARRAYS).pairs.values()]
+        shapes = [there[name][0] for name in names if name in there]  # `pickle` names what lacks
+        return sum(shape[0] for shape in shapes), sum(map(math.prod, shapes))
     # A table's readings take 8 bytes each, in a file's text 4 or more.
     rows = sum((raw / f).read_bytes().count(b"\n") for f in files)
     return rows, 2 * sum(files.values())

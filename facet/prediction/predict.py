@@ -16,6 +16,9 @@ from facet.base.config import Read, suggest
 from facet.base.names import IMAGE_SUFFIXES, RUN, TABLE_SUFFIXES
 from facet.base.prepared import InputInfo
 from facet.datasets import decode, inputs
+from facet.datasets.depth import DepthError
+from facet.datasets.readings import encode_readings, fill_missing
+from facet.datasets.tables import is_missing, read_tables
 from facet.errors import InputError
 from facet.formats import ModelInfo
 from facet.models.runtime import configure_tensorflow, silence_native_output
@@ -74,25 +77,36 @@ def prepare_image(path: Path, how: InputInfo) -> np.ndarray:
     """One image as the model was trained on, 1 x height x width x channels float32 in 0-1."""
     read = Read.model_validate({k: v for k, v in how.items() if k != "size"})
     width, height = how["size"]
-    pixels = inputs.prepare_image(decode.decode_image(path), (width, height), read, str(path))
+    try:
+        decoded = decode.decode_eight_bits(path, read.scale)
+    except DepthError as e:
+        raise InputError(f"{path}: {e.found}; the model was trained on 8 bits") from None
+    pixels = inputs.prepare_image(decoded, (width, height), read, str(path))
     return pixels[None].astype("float32") / np.float32(255)
 
 
 def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
     """A table's rows: their names, FILE:ROW, and readings, N x columns float32, standardised."""
-    table = decode.read_tables([path])
-    readings = []
+    table = read_tables([path])
     for name in how["columns"]:
         if name not in table.columns:
             raise InputError(
                 f"{path}: has no column {name}{suggest(name, table.columns)}; "
                 f"the model reads {', '.join(how['columns'])}"
             )
-        column = table.columns[name]
-        if column.dtype.kind != "f" or not np.isfinite(column).all():
-            raise InputError(f"{path}: column {name} holds more than finite numbers; repair it")
-        readings.append(column)
-    X = (np.stack(readings, 1) - np.array(how["mean"])) / np.array(how["spread"])
+    try:
+        readings = encode_readings(table.columns, table.names, how)
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from None
+    if "fill" in how:
+        readings = fill_missing(readings, np.array(how["fill"]))
+    elif (gaps := np.isnan(readings).any(1)).any():
+        row = int(gaps.argmax())
+        column = next(c for c in how["columns"] if is_missing(table.columns[c])[row])
+        raise InputError(
+            f"{path}: {table.names[row]}: has no {column}; the model was trained on whole rows"
+        )
+    X = (readings - np.array(how["mean"])) / np.array(how["spread"])
     return table.names.tolist(), X.astype("float32")
 
 

@@ -1,5 +1,6 @@
 """Labels, groups and splits hold what they promise, for any data."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,7 @@ def test_text_in_a_table_must_be_told_what_it_is() -> None:
     items.columns["taster"] = np.array(["x"] * 60)
     with pytest.raises(InputError) as e:
         normalise(items, "wine", spec(**TABLE))
-    assert {"taster", "x", "read.ignore"} <= words_of(e.value)
+    assert {"taster", "x", "read.ignore", "read.one_hot", "read.ordinal"} <= words_of(e.value)
     normalise(items, "wine", spec(**TABLE | {"read": {"ignore": ["taster"]}}))
 
 
@@ -245,10 +246,221 @@ def test_the_datas_own_training_part_is_dealt_in_the_wanted_shares_whatever_its_
     y = np.arange(500) % 3
     y[:400][y[:400] == 1] = 0
     names = np.arange(500).astype(str)
-    items = Items(names, {}, own=np.repeat(["train", "test"], [400, 100]))
+    own = np.repeat(["train", "test"], [400, 100])
     how = Split(by="own", validation=0.1)
-    splits, _ = make_splits({}, items, y[:, None], names, [], {}, how, 0)
+    splits, _ = make_splits({}, names, own, y[:, None], names, [], {}, how, 0)
     assert abs((splits == "validation").sum() - 50) <= 4
+
+
+KINDS = ("circle", "square", "star")
+
+
+def in_folders(*levels: tuple[str, ...], each: int = 6, above: str = "") -> Items:
+    """Images named 000.png, ... in each of the folders that the levels make."""
+    folders = ["/".join(place) for place in itertools.product(*levels)]
+    names = [f"{above}{folder}/{i:03d}.png" for folder in folders for i in range(each)]
+    pixels = np.random.default_rng(0).integers(0, 255, (len(names), 4, 4)).astype("uint8")
+    return make_items(list(pixels), names=np.array(names))
+
+
+FOLDERS = {
+    "size": [4, 4],
+    "read": {"folders": ["part", "kind"], "own": {"field": "part"}},
+    "heads": {"kind": {"part": "kind"}},
+    "group": {},
+    "split": {"by": "own", "validation": 0.1},
+    "augment": {},
+}
+
+
+@pytest.mark.parametrize("above", ["", "shapes/", "data/shapes v1/"])
+@pytest.mark.parametrize("parts", [("train", "test"), ("Training", "VAL", "testing")])
+def test_folders_are_labels_and_parts(above: str, parts: tuple[str, ...]) -> None:
+    content = normalise(in_folders(parts, KINDS, above=above), "shapes", spec(**FOLDERS))
+    assert content["classes_kind"].tolist() == list(KINDS)
+    validation = parts[1] if len(parts) == 3 else parts[0]  # cut from training
+    for split, folder in (("train", parts[0]), ("test", parts[-1]), ("validation", validation)):
+        names = content[f"names_{split}"].tolist()
+        assert {n.removeprefix(above).split("/")[0] for n in names} == {folder}
+        for name, y in zip(names, content[f"y_{split}_kind"], strict=True):
+            assert name.split("/")[-2] == KINDS[y]
+    assert len(content["names_test"]) == 18
+    assert abs(len(content["names_validation"]) - (18 if len(parts) == 3 else 4)) <= 3
+
+
+def test_one_level_of_folders_is_enough() -> None:
+    one = FOLDERS | {"read": {"folders": ["kind"]}, "split": {"by": "random"}}
+    content = normalise(in_folders(KINDS, above="a/"), "shapes", spec(**one))
+    assert content["classes_kind"].tolist() == list(KINDS)
+    # Of two that are asked for, one may be the same for all.
+    two = FOLDERS | {"split": {"by": "random"}}
+    content = normalise(in_folders(("train",), KINDS), "shapes", spec(**two))
+    assert content["classes_kind"].tolist() == list(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "read", "named"),
+    [
+        (
+            ("train", "test"),
+            {"parts": ["kind"]},
+            {"train/circle/000.png", "read.folders", "circle"},
+        ),
+        (
+            ("train", "test"),
+            {"folders": ["kind"], "own": {"field": "kind"}},
+            {"train/circle/000.png", "2", "1"},
+        ),
+        (("train", "sealed"), {}, {"part", "sealed", "read.own.test"}),
+        (("train", "val"), {}, {"part", "val", "read.own.test"}),
+        (("train", "test"), {"own": {"field": "prat"}}, {"read.own.field", "prat", "part"}),
+    ],
+)
+def test_folders_that_do_not_fit_are_refused(
+    parts: tuple[str, ...], read: dict[str, Any], named: set[str]
+) -> None:
+    declared = (FOLDERS["read"] if "parts" not in read else {}) | read
+    with pytest.raises(InputError) as e:
+        normalise(in_folders(parts, KINDS), "shapes", spec(**FOLDERS | {"read": declared}))
+    assert named <= words_of(e.value)
+
+
+def test_files_in_other_depths_are_named() -> None:
+    items = in_folders(("train", "test"), KINDS)
+    names = items.names.tolist()
+    names[4] = "train/circle/more/4.png"
+    items = replace(items, names=np.array(names))
+    with pytest.raises(InputError, match=r"^train/circle/more/4\.png: .*read\.folders"):
+        normalise(items, "shapes", spec(**FOLDERS))
+
+
+def test_own_values_may_be_declared(faces: Items) -> None:
+    own = {"field": "pose", "train": ["left", "right"], "validation": ["up"], "test": ["straight"]}
+    read = {"parts": ["userid", "pose", "expression", "eyes"], "own": own}
+    content = normalise(faces, "faces", spec(read=read, split={"by": "own"}))
+    for split, poses in (
+        ("train", {"left", "right"}),
+        ("validation", {"up"}),
+        ("test", {"straight"}),
+    ):
+        assert {n.split("_")[1] for n in content[f"names_{split}"].tolist()} == poses
+
+
+def test_a_class_for_each_item_is_refused() -> None:
+    items = in_folders(KINDS, above="x/")
+    by_number = {"read": {"folders": ["kind"], "parts": ["n"]}, "heads": {"n": {"part": "n"}}}
+    items.names[:] = [f"x/{'abc'[i % 3]}/{i:03d}.png" for i in range(len(items))]
+    with pytest.raises(InputError) as e:
+        normalise(items, "shapes", spec(**FOLDERS | by_number | {"split": {"by": "random"}}))
+    assert {"heads.n", "18", "000"} <= words_of(e.value)
+
+
+def test_labels_stay_the_text_they_were(tmp_path: Path) -> None:
+    kinds = ["1234567", "1234568", "01", "1", "0.10"]
+    rows = [f"{i / 7:.4f},{kinds[i % 5]},{1234567 + i % 2}" for i in range(50)]
+    (tmp_path / "t.csv").write_text("\n".join(["x,kind,big", *rows]) + "\n")
+    heads = {"kind": {"column": "kind"}, "big": {"column": "big"}}
+    content = normalise(decode_folder(tmp_path), "t", spec(**TABLE | {"heads": heads}))
+    assert sorted(content["classes_kind"].tolist()) == sorted(kinds)
+    assert content["classes_big"].tolist() == ["1234567", "1234568"]
+
+
+def patients(n: int = 40) -> Items:
+    """A table with all that tables have: an id, text, order in text, gaps, a number as text."""
+    rng = np.random.default_rng(0)
+    age = rng.integers(20, 80, n).astype(float)
+    age[[3, 7]] = np.nan
+    town = rng.choice(["Bern", "Chur", "Genf"], n)
+    town[[5, 7]] = ""
+    return Items(
+        np.array([f"p.csv:{i + 1}" for i in range(n)]),
+        {
+            "id": rng.permutation(n).astype(float),
+            "row": np.arange(1.0, n + 1),
+            "name": np.array([f"somebody {i}" for i in range(n)]),
+            "age": age,
+            "town": town,
+            "stage": rng.choice(["early", "late", "middle"], n),
+            "dose": rng.choice(["0.50", "1.5"], n),
+            "ill": np.array(["no", "yes"])[(np.arange(n) % 2)],
+        },
+    )
+
+
+PATIENTS = TABLE | {
+    "heads": {"ill": {"column": "ill"}},
+    "read": {
+        "ignore": ["id", "row", "name"],
+        "one_hot": ["town"],
+        "ordinal": {"stage": ["early", "middle", "late"]},
+        "missing": "median",
+    },
+}
+
+
+def test_text_becomes_readings_and_gaps_are_filled_from_the_training_part() -> None:
+    items = patients()
+    content = normalise(items, "patients", spec(**PATIENTS))
+    how = content["about"]["input"]
+    assert how["columns"] == ["age", "dose", "stage", "town"]
+    assert how["one_hot"] == {"town": ["Bern", "Chur", "Genf"]}
+    assert how["ordinal"] == {"stage": ["early", "middle", "late"]}
+    train = [items.names.tolist().index(n) for n in content["names_train"]]
+    towns = items.columns["town"][train]
+    commonest = max(("Bern", "Chur", "Genf"), key=lambda t: (towns == t).sum())
+    age = float(np.nanmedian(items.columns["age"][train]))
+    assert how["fill"][:1] == [age]
+    assert how["fill"][3:] == [float(t == commonest) for t in ("Bern", "Chur", "Genf")]
+    for split in SPLITS:
+        X = content[f"X_{split}"] * np.array(how["spread"]) + np.array(how["mean"])
+        for name, x in zip(content[f"names_{split}"].tolist(), X, strict=True):
+            row = items.names.tolist().index(name)
+            value = {c: v[row] for c, v in items.columns.items()}
+            town = value["town"] or commonest
+            expected = [
+                age if np.isnan(value["age"]) else value["age"],
+                float(value["dose"]),
+                ["early", "middle", "late"].index(value["stage"]),
+                *(float(t == town) for t in ("Bern", "Chur", "Genf")),
+            ]
+            np.testing.assert_allclose(x, expected, atol=1e-4)
+
+
+def test_incomplete_rows_are_left_out_if_that_is_declared() -> None:
+    read = PATIENTS["read"] | {"missing": "drop"}
+    content = normalise(patients(), "patients", spec(**PATIENTS | {"read": read}))
+    names = [n for s in SPLITS for n in content[f"names_{s}"].tolist()]
+    assert sorted(set(patients().names.tolist()) - set(names)) == ["p.csv:4", "p.csv:6", "p.csv:8"]
+    assert "fill" not in content["about"]["input"]
+
+
+@pytest.mark.parametrize(
+    ("read", "named"),
+    [
+        ({"missing": "refuse"}, {"p.csv:4", "age", "3", "40", "read.missing", "drop", "median"}),
+        ({"ignore": []}, {"id", "row", "name", "read.ignore", "read.keep", "read.one_hot"}),
+        ({"one_hot": []}, {"town", "Bern", "read.ordinal"}),
+        ({"one_hot": ["twon"]}, {"twon", "town"}),
+        ({"ordinal": {"stage": ["early", "late"]}}, {"stage", "middle", "early", "late"}),
+    ],
+)
+def test_columns_that_are_no_readings_are_all_named(read: dict[str, Any], named: set[str]) -> None:
+    with pytest.raises(InputError) as e:
+        normalise(patients(), "patients", spec(**PATIENTS | {"read": PATIENTS["read"] | read}))
+    assert named <= words_of(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_an_id_may_be_a_reading_and_a_label_without_value_is_refused() -> None:
+    read = PATIENTS["read"] | {"ignore": ["name"], "keep": ["id", "row"]}
+    content = normalise(patients(), "patients", spec(**PATIENTS | {"read": read}))
+    assert content["about"]["input"]["columns"] == ["age", "dose", "id", "row", "stage", "town"]
+    items = patients()
+    items.columns["ill"][2] = ""
+    with pytest.raises(InputError, match=r"^p\.csv:3: .*ill.*drop$"):
+        normalise(items, "patients", spec(**PATIENTS))
+    dropped = PATIENTS["read"] | {"missing": "drop"}
+    normalise(items, "patients", spec(**PATIENTS | {"read": dropped}))
 
 
 @st.composite

@@ -19,7 +19,7 @@ import tenacity
 from facet.base.config import read_params
 from facet.datasets import sources
 from facet.errors import InputError
-from tests.helpers import ROOT, draw_faces, words_of
+from tests.helpers import ROOT, decode_folder, draw_faces, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +156,42 @@ def test_an_archive_is_unpacked_without_what_is_no_data(tmp_path: Path, ending: 
     folder, manifest = fetch(path.as_uri(), tmp_path)
     assert sorted(p.name for p in folder.iterdir()) == ["a.csv", "b.csv"]
     assert manifest["left_out"] == ["wine.names"]
+
+
+def test_tables_beside_images_are_kept_and_hidden_files_are_not(tmp_path: Path, serve: Any) -> None:
+    members = dict.fromkeys(("x/a.png", "x/labels.csv", "x/.b.png", "__MACOSX/x/._a.png"), b"?")
+    archive(tmp_path / "x.zip", members)
+    folder, manifest = fetch((tmp_path / "x.zip").as_uri(), tmp_path)
+    assert [f["name"] for f in manifest["files"]] == ["x/a.png", "x/labels.csv"]
+    assert manifest["left_out"] == ["__MACOSX/x/._a.png", "x/.b.png"]
+    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == ["a.png", "labels.csv"]
+    (tmp_path / "b").mkdir()
+    archive(tmp_path / "source.tar.gz", members)
+    with tarfile.open(tmp_path / "source.tar.gz") as t:
+        t.extractall(tmp_path / "source", filter="data")
+    folder, _ = fetch((tmp_path / "source").as_uri(), tmp_path / "b")
+    kept = sorted(p.name for p in folder.rglob("*") if p.is_file())
+    assert kept == ["a.png", "labels.csv"]
+
+
+@pytest.mark.parametrize("web", [False, True])
+def test_an_index_with_labels_is_kept(tmp_path: Path, serve: Any, web: bool) -> None:
+    names = draw_faces(tmp_path / "source")
+    index = tmp_path / "source/files_list.csv"
+    text = "".join(f"{name},{i % 2}\n" for i, name in enumerate(names))
+    index.write_text(f"files,kind\n{text}")
+    source = serve(tmp_path / "source")[0] if web else (tmp_path / "source").as_uri()
+    folder, manifest = fetch(source, tmp_path)
+    assert (folder / "files_list.csv").read_text() == index.read_text()
+    listed = [f["name"] for f in manifest["files"]]
+    assert listed == ["files_list.csv", *sorted(f"images/{n}" for n in names)]
+    kinds = decode_folder(folder).columns["kind"].tolist()
+    assert kinds == [i % 2 for _, i in sorted((n, i) for i, n in enumerate(names))]
+
+
+def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^file:///nowhere/at/all: not found$"):
+        fetch("file:///nowhere/at/all", tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["tar.gz", "zip"])

@@ -99,23 +99,29 @@ def test_equal_augmentations_and_splits_are_counted_as_they_are_stored(
     assert estimated(["augment@plain"], tree) == 3 * one
 
 
-@pytest.mark.parametrize("kind", ["npz", "csv"])
+@pytest.mark.parametrize("kind", ["npz", "named.npz", "csv"])
 def test_items_are_counted_in_arrays_and_tables(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     raw = Path("data/faces/raw")
     raw.mkdir(parents=True)
+    read: dict[str, Any] = {}
     if kind == "npz":
         X, y = np.zeros((300, 8, 8), "uint8"), np.zeros(300, "uint8")
         np.savez_compressed(raw / "a.npz", x_train=X, y_train=y, x_test=X, y_test=y)
+    elif kind == "named.npz":
+        X, y = np.zeros((600, 8, 8), "uint16"), np.zeros(600, "int64")
+        np.savez_compressed(raw / "a.npz", pictures=X, kinds=y)
+        kind, read = "npz", {"arrays": {"x": "pictures", "y": "kinds"}}
     else:
         rows = "\n".join(f"{i},{i / 7:.6f},good" for i in range(600))
         (raw / "a.csv").write_text(f"a,b,y\n{rows}\n")
     entry = {"name": f"a.{kind}", "bytes": disk_used(raw)}
     write_json(raw / "manifest.json", {"files": [entry]})
-    spec = check_params(small_parameters("embedded")).datasets["faces"]
-    size = measure_dataset("faces", spec, ())
+    tree = small_parameters("embedded")
+    tree["datasets"]["faces"]["read"] |= read
+    size = measure_dataset("faces", check_params(tree).datasets["faces"], ())
     assert size.items is not None
     assert size.decoded is not None
     assert 600 <= size.items <= 1500

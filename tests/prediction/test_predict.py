@@ -4,12 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from facet.base.arrays import load_arrays
+from facet.base.prepared import InputInfo
 from facet.base.storage import read_csv
+from facet.errors import InputError
+from facet.prediction.predict import prepare_image, prepare_rows
 from tests.helpers import Project, new_data, words_of
 
 
@@ -133,6 +138,46 @@ def test_a_run_is_found_from_any_folder(trained_project: Project) -> None:
         check=False,
     )
     assert len(done.stdout.splitlines()) == 2, done.stderr
+
+
+def test_images_are_brought_to_8_bits_as_in_training_or_refused(tmp_path: Path) -> None:
+    deep = np.array([[0, 2048], [4095, 9999]], "uint16")
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    how: InputInfo = {"size": [2, 2], "mode": "L", "alpha": "refuse", "operations": []}
+    with pytest.raises(InputError) as e:
+        prepare_image(tmp_path / "a.png", how)
+    assert {str(tmp_path / "a.png"), "16-bit", "9999", "8", "model"} <= words_of(e.value)
+    x = prepare_image(tmp_path / "a.png", how | {"scale": [0, 4095]})
+    np.testing.assert_allclose(x[0, ..., 0] * 255, [[0, 128], [255, 255]], atol=1e-4)
+
+
+def test_rows_are_prepared_as_in_training_or_refused(tmp_path: Path) -> None:
+    how: InputInfo = {
+        "columns": ["size", "stage", "town"],
+        "one_hot": {"town": ["1", "2"]},
+        "ordinal": {"stage": ["low", "high"]},
+        "mean": [0.0, 0.0, 0.0, 0.0],
+        "spread": [2.0, 1.0, 1.0, 1.0],
+    }
+    table = tmp_path / "t.csv"
+    table.write_text("town,stage,size\n2,high,0.50\n1,low,3\n")
+    names, X = prepare_rows(table, how)
+    assert names == ["t.csv:1", "t.csv:2"]
+    assert X.tolist() == [[0.25, 1, 0, 1], [1.5, 0, 1, 0]]
+    table.write_text("town,stage,size\n,,\n")
+    filled = prepare_rows(table, how | {"fill": [4.0, 1.0, 0.0, 1.0]})[1]
+    assert filled.tolist() == [[2, 1, 0, 1]]
+    for row, named in (
+        ("2,high,", {"t.csv:1", "size"}),
+        ("3,high,1", {"t.csv:1", "town", "3", "1", "2"}),
+        ("2,middle,1", {"stage", "middle", "low", "high"}),
+        ("2,high,x", {"size", "x"}),
+        ("2,high,inf", {"size", "finite"}),
+    ):
+        table.write_text(f"town,stage,size\n{row}\n")
+        with pytest.raises(InputError, match=f"^{table}: ") as e:
+            prepare_rows(table, how)
+        assert named <= words_of(e.value), e.value
 
 
 def test_an_unknown_run_is_refused_by_name(trained_project: Project) -> None:

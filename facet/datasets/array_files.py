@@ -1,0 +1,156 @@
+"""Images and labels in the arrays of an `.npz`, as Keras has them or under any names."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from facet.base.arrays import CHUNK_BYTES, PixelFile, load_array
+from facet.base.config import KERAS_ARRAYS, ArrayPair, Arrays, suggest
+from facet.datasets.depth import Extremes, Scale, scale_pixels
+from facet.datasets.items import Images, Items
+from facet.datasets.tables import write_number
+from facet.errors import InputError
+
+Header = tuple[tuple[int, ...], bool, np.dtype]
+
+
+def _read_header(file: IO[bytes]) -> Header:
+    """The shape of an .npy file, whether it is in Fortran's order, its type; up to its data."""
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    return read(file)
+
+
+def list_arrays(path: Path) -> dict[str, Header]:
+    """The arrays of an `.npz` by name, their data unread. Raises InputError."""
+    try:
+        with zipfile.ZipFile(path) as members:
+            found = {}
+            for name in members.namelist():
+                with members.open(name) as member:
+                    found[name.removesuffix(".npy")] = _read_header(member)
+            return found
+    except Exception as e:  # zipfile and numpy raise whatever they meet in broken bytes
+        raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
+
+
+def describe_arrays(arrays: dict[str, Header]) -> str:
+    """`x_train (60000, 28, 28) uint8, y_train (60000,) uint8`."""
+    return ", ".join(f"{name} {shape} {dtype}" for name, (shape, _, dtype) in arrays.items())
+
+
+def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | None) -> Items:
+    """Images and labels of an `.npz`, with its own split if it has one.
+
+    The images go into the file `pixels` chunk by chunk, those deeper than 8 bits by `scale`.
+    Without `names` they are those of Keras's mnist.npz. Labels are column `y`, or what `names`
+    calls them.
+    """
+    names = names or KERAS_ARRAYS
+    there = list_arrays(path)
+    for pair in names.pairs.values():
+        for name in (pair.x, *pair.labels.values()):
+            if name not in there:
+                raise InputError(
+                    f"{path}: has no array {name}{suggest(name, there)}; it has "
+                    f"{describe_arrays(there)}; set read.arrays: {{x: NAME, y: NAME}}, or "
+                    "{train: {x: NAME, y: NAME}, test: ...}"
+                )
+    images = {part: check_images(path, pair.x, there[pair.x]) for part, pair in names.pairs.items()}
+    shapes = list(images.values())
+    if any(shape[1:] != shapes[0][1:] for shape in shapes):
+        each = ", ".join(pair.x for pair in names.pairs.values())
+        raise InputError(f"{path}: {each} differ in the shape of an image")
+    file, extremes = PixelFile(pixels), Extremes()
+    labels: dict[str, list[np.ndarray]] = {}
+    try:
+        with zipfile.ZipFile(path) as members, np.load(path, allow_pickle=False) as arrays:
+            for pair in names.pairs.values():
+                with members.open(f"{pair.x}.npy") as member:
+                    _copy_images(member, f"{path}: {pair.x}", file, scale, extremes)
+                for column, name in pair.labels.items():
+                    labels.setdefault(column, []).append(arrays[name])
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
+    file.close()
+    if extremes.count:
+        raise extremes.refuse(str(path), sum(shape[0] for shape in shapes))
+    columns = {
+        column: np.concatenate(
+            [
+                check_labels(path, pair, column, y, shape[0])
+                for pair, y, shape in zip(names.pairs.values(), found, shapes, strict=True)
+            ]
+        )
+        for column, found in labels.items()
+    }
+    counts = [shape[0] for shape in shapes]
+    parts = np.repeat(list(images), counts)
+    numbers = [f"{i:05d}" for n in counts for i in range(n)]
+    items = [f"{p}/{n}" if p else n for p, n in zip(parts.tolist(), numbers, strict=True)]
+    each_shape = np.tile(np.array([(*shapes[0], 1)[1:4]], "int64"), (len(items), 1))
+    return Items(
+        np.array(items),
+        columns,
+        Images(load_array(pixels), each_shape),
+        None if "" in images else parts,
+    )
+
+
+def check_images(path: Path, name: str, header: Header) -> tuple[int, ...]:
+    """The shape of an array of images. Raises InputError if it is none."""
+    shape, fortran, dtype = header
+    what = f"{path}: {name} {shape} {dtype}"
+    if len(shape) not in (3, 4) or 0 in shape or (len(shape) == 4 and shape[3] > 4):
+        hint = "; channels go last" if len(shape) == 4 and shape[1] <= 4 else ""
+        raise InputError(f"{what} holds no images: items x height x width[ x channels]{hint}")
+    if dtype.kind not in "biuf":
+        raise InputError(f"{what} holds no numbers")
+    if fortran:
+        raise InputError(f"{what} is in Fortran's order; save numpy.ascontiguousarray of it")
+    return shape
+
+
+def _copy_images(
+    member: IO[bytes], what: str, file: PixelFile, scale: Scale | None, extremes: Extremes
+) -> None:
+    """Append an array's images to `file`, or take note of what those too deep hold."""
+    shape, _, dtype = _read_header(member)
+    left = math.prod(shape) * dtype.itemsize
+    while left:
+        content = member.read(min(left, CHUNK_BYTES))
+        if len(content) < min(left, CHUNK_BYTES):
+            raise EOFError(f"{what} is cut off")
+        left -= len(content)
+        values = np.frombuffer(content, dtype)
+        if dtype == np.uint8:
+            file.append(values)
+        elif scale:
+            file.append(scale_pixels(values, scale, what))
+        else:
+            extremes.add(values, 0)
+    if dtype != np.uint8 and not scale:
+        extremes.count += shape[0]
+
+
+def check_labels(path: Path, pair: ArrayPair, column: str, y: np.ndarray, count: int) -> np.ndarray:
+    """Labels as strings, (N,). Raises InputError where there is not one for each image."""
+    name, images = pair.labels[column], pair.x
+    if y.shape not in ((count,), (count, 1)):
+        raise InputError(
+            f"{path}: {name} {y.shape} has not one label for each of the {count} of {images}"
+        )
+    y = y.reshape(count)
+    if y.dtype.kind == "S":
+        y = np.strings.decode(y, "utf-8")
+    if y.dtype.kind == "f":
+        return np.array([write_number(v) for v in y.tolist()])
+    return y.astype(str)
