@@ -13,8 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from facet.base.arrays import load_arrays
 from facet.base.config import read_params
-from facet.base.storage import load_pickle
 from facet.datasets.inspection import find_source, inspect_source, make_name
 from facet.errors import InputError
 from tests.helpers import ROOT, Project, words_of
@@ -169,7 +169,7 @@ def test_all_layouts_train_from_what_was_printed(
         items = {str(f): str(f.relative_to(raw)) for f in files if f.suffix == ".png"}
         items |= {f"plants.csv:{row}": f"plants.csv:{row}" for row in range(1, 61)}
         answers = [json.loads(line) for line in lines]
-        tested = load_pickle(project.folder / f"data/runs/{name}_small-0/predictions.pkl")
+        tested = load_arrays(project.folder / f"data/runs/{name}_small-0/predictions.npz")
         names = set(tested["names_test"].tolist())
         mine = [json.dumps(a) for a in answers if items[a["item"]] in names]
         check_answers(project, f"{name}_small-0", mine, items)
