@@ -10,6 +10,8 @@ LAUNCHER := 'import sys' 'from pathlib import Path' \
     'sys.path.insert(0, str(Path(__file__).absolute().parents[2]))' \
     'if __name__ == "__main__":' '    from facet.cli import main' '    main()'
 PYTHON ?=
+NO_PYTHON = make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13; \
+    install one (uv python install 3.13) or name one (make env PYTHON=/path/to/python3.13)
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 RUN ?=
@@ -54,13 +56,13 @@ $(VENV)/pyvenv.cfg:
 	        echo "$$python -m venv --clear $(VENV)"; exec $$python -m venv --clear $(VENV); \
 	    fi; \
 	done; \
-	echo "make: $(or $(PYTHON:%=PYTHON=%:),no) Python 3.11, 3.12 or 3.13 found; install one" \
-	    "(uv python install 3.13) or name one (make env PYTHON=/path/to/python3.13)" >&2; exit 1
+	echo "$(NO_PYTHON)" >&2; exit 1
 
 asked-python:
-	@there=$$($(VENV)/bin/python -c '$(VERSION)'); asked=$$($(PYTHON) -c '$(VERSION)'); \
+	@$(PYTHON) -c '$(SUPPORTED)' 2> /dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
+	there=$$($(VENV)/bin/python -c '$(VERSION)'); asked=$$($(PYTHON) -c '$(VERSION)'); \
 	test "$$there" = "$$asked" || { echo "make: $(VENV) has Python $$there, PYTHON=$(PYTHON) is" \
-	    "$${asked:-none}; keep both with VENV=$(VENV)-$${asked:-3.13}, or rm -rf $(VENV)" >&2; exit 1; }
+	    "$$asked; keep both with VENV=.venv-$$asked, or rm -rf $(VENV)" >&2; exit 1; }
 
 repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
 	@python -m facet repro --run '$(RUN)' --jobs $(JOBS)
