@@ -1,13 +1,19 @@
 # Each command does its own set-up: none needs another first. `make X` is short for `facet X`.
 SHELL := /bin/bash
-PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Another folder for another Python: make test VENV=.venv-3.13 PYTHON=python3.13
+VENV := .venv
+PATH := $(abspath $(VENV))/bin:$(PATH)
 export PATH
-STAMP := .venv/.complete
+STAMP := $(VENV)/.complete
 # The program `facet`: this project's code with this environment, from any folder.
 LAUNCHER := 'import sys' 'from pathlib import Path' \
     'sys.path.insert(0, str(Path(__file__).absolute().parents[2]))' \
     'if __name__ == "__main__":' '    from facet.cli import main' '    main()'
-PYTHON ?= python3.11
+PYTHON ?=
+NO_PYTHON = make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13; \
+    install one (uv python install 3.13) or name one (make env PYTHON=/path/to/python3.13)
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 RUN ?=
 SOURCE ?=
 NAME ?= class
@@ -16,6 +22,7 @@ COMMIT ?= HEAD
 QUICK :=
 ENV :=
 INTO :=
+UPGRADE :=
 JOBS ?= 0
 A ?=
 B ?=
@@ -23,19 +30,39 @@ B ?=
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s%s\n", $$1, $$2}'
 
 env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/report/dvc_page.py
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
-	.venv/bin/python -m uv pip sync --quiet --compile-bytecode --python .venv/bin/python \
+$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/report/dvc_page.py \
+        $(VENV)/pyvenv.cfg | $(if $(PYTHON),asked-python)
+	@$(VENV)/bin/python -c '$(SUPPORTED)' || { echo "make: $(VENV) has Python" \
+	    "$$($(VENV)/bin/python -c '$(VERSION)'), not 3.11 to 3.13; rm -rf $(VENV)" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
+	$(VENV)/bin/python -m uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python \
 	    requirements.lock requirements-dev.lock requirements-uv.lock
-	.venv/bin/python -m facet.report.dvc_page
-	printf '%s\n' '#!$(CURDIR)/.venv/bin/python' $(LAUNCHER) > .venv/bin/facet
-	chmod +x .venv/bin/facet
+	$(VENV)/bin/python -m facet.report.dvc_page
+	printf '%s\n' '#!$(abspath $(VENV))/bin/python' $(LAUNCHER) > $(VENV)/bin/facet
+	chmod +x $(VENV)/bin/facet
 	touch $@
+
+# Made anew where its Python has gone.
+ifneq ($(shell test -x $(VENV)/bin/python || echo gone),)
+.PHONY: $(VENV)/pyvenv.cfg
+endif
+$(VENV)/pyvenv.cfg:
+	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	    if $$python -c '$(SUPPORTED)' 2> /dev/null; then \
+	        echo "$$python -m venv --clear $(VENV)"; exec $$python -m venv --clear $(VENV); \
+	    fi; \
+	done; \
+	echo "$(NO_PYTHON)" >&2; exit 1
+
+asked-python:
+	@$(PYTHON) -c '$(SUPPORTED)' 2> /dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }; \
+	there=$$($(VENV)/bin/python -c '$(VERSION)'); asked=$$($(PYTHON) -c '$(VERSION)'); \
+	test "$$there" = "$$asked" || { echo "make: $(VENV) has Python $$there, PYTHON=$(PYTHON) is" \
+	    "$$asked; keep both with VENV=.venv-$$asked, or rm -rf $(VENV)" >&2; exit 1; }
 
 repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
 	@python -m facet repro --run '$(RUN)' --jobs $(JOBS)
@@ -93,10 +120,11 @@ lint: $(STAMP)  ## ruff (linter and formatter), mypy, GitHub's workflows
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github/workflows
 
-COMPILE := python -m uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \
-    --no-emit-index-url --no-emit-find-links -p 3.11
+# One set of files for each Python and system: --universal, from the oldest Python on.
+COMPILE := python -m uv pip compile --quiet $(if $(UPGRADE),--upgrade) --generate-hashes --no-header \
+    --no-annotate --no-emit-index-url --no-emit-find-links --universal -p 3.11
 
-lock: $(STAMP)  ## write the lock files anew from pyproject.toml
+lock: $(STAMP)  ## write the lock files from pyproject.toml; UPGRADE=1: all packages at their newest
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
@@ -107,4 +135,4 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	git worktree prune
 
 .PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench \
-    review portable calibrate lint lock clean
+    review portable calibrate lint lock clean asked-python

@@ -226,9 +226,12 @@ def _family(pid: int) -> list[int]:
 
 
 def _anonymous(pid: int) -> int:
+    """A process's anonymous memory, in KiB; outside Linux all that it holds."""
     try:
+        if not psutil.LINUX:
+            return int(psutil.Process(pid).memory_info().rss) >> 10
         found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
+    except (OSError, psutil.Error):
         return 0
     return int(found[1]) if found else 0
 

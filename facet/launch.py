@@ -56,7 +56,7 @@ def _ask_server(name: str, words: list[str]) -> int | None:
             request = json.dumps([["stages", name, *words], os.getcwd(), environment, sys.prefix])
             socket.send_fds(server, [request.encode()], [1, 2])
             answer = server.recv(16)
-    except OSError:
+    except (OSError, AttributeError):  # it has gone, or this system has no such sockets
         return None
     return int(answer) if answer else None
 
@@ -132,8 +132,8 @@ def _run_in_child(name: str, words: list[str]) -> int:
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel for SIGTERM when `parent` ends (Linux; elsewhere nothing is asked)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+    """Ask the kernel for SIGTERM when `parent` ends (Linux; elsewhere there is nothing to ask)."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(143)

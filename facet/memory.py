@@ -1,6 +1,8 @@
 """How much memory a training takes, told from its description before anything is built."""
 
 import math
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +97,11 @@ def machine_memory() -> int:
     share that a control group (a container, a batch system's job) leaves of it.
     """
     limits = [psutil.virtual_memory().total]
-    for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []:
+    try:
+        groups = OWN_CGROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        groups = []
+    for line in groups:
         _, kinds, path = line.split(":", 2)
         if kinds not in ("", "memory"):
             continue
@@ -106,6 +112,12 @@ def machine_memory() -> int:
             if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
                 limits.append(int(text))
     return min(limits)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts bytes, others KiB
 
 
 def check_memory(

@@ -1,6 +1,5 @@
 """Train one run, EXPERIMENT-SEED, and save the model, its history and its predictions."""
 
-import resource
 import shutil
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from facet.base.prepared import load_prepared, select_split
 from facet.base.processor import note_other_bytes
 from facet.base.storage import write_json
 from facet.launch import run_stage
-from facet.memory import check_memory, machine_memory
+from facet.memory import check_memory, machine_memory, peak_memory
 from facet.models.checkpoint import (
     CHECKPOINTS,
     load_checkpoint,
@@ -72,7 +71,7 @@ def main(run: str) -> None:
         "train_seconds": sum(times),
         "epochs_timed": len(times),
         "resumed": resumed,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory(),
         "threads": spec.threads,
     }
     tracked.finish()

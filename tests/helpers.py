@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import yaml
 from PIL import Image
 
@@ -242,6 +243,10 @@ class Project:
         return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
 
 
+# Words before a program that hold it to one core, where the system has such.
+ONE_CORE = (
+    ("taskset", "-c", str(min(os.sched_getaffinity(0)))) if hasattr(os, "sched_getaffinity") else ()
+)
 KEY = "k" * 40
 
 
@@ -253,8 +258,8 @@ def wandb_environment(url: str = "", mode: str = "") -> dict[str, str]:
 
 def is_alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
         return False
 
 

@@ -62,8 +62,12 @@ def why_other_bytes() -> str:
     architecture = platform.machine()
     if architecture not in ("x86_64", "AMD64"):
         return f"this processor is {architecture}, not x86-64"
+    if (system := platform.system()) != "Linux":
+        return f"this system is {system}, not Linux"
     flags = cpu_fields().get("flags", "").split()
-    if flags and not set(flags) >= NEEDED:
+    if not flags:
+        return f"{CPUINFO} does not tell what this processor can do"
+    if not set(flags) >= NEEDED:
         return "this processor has no AVX2"
     return ""
 

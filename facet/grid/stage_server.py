@@ -31,6 +31,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+NOT_HERE = "a stage server needs Linux 5.3 or newer; without one, stages start by themselves"
+THREADS = "/proc/self/task"
 LARGEST = 1 << 20  # bytes of a request; the environment is most of it
 # What the stages import, and what those libraries import where they use it.
 LIBRARIES = (
@@ -60,7 +62,8 @@ LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN",
 class StageServer:
     """The process that stages are forked from, named in the environment; it ends with this one.
 
-    Outside Linux there is none: each stage imports its libraries itself, with the same bytes.
+    Where the system lacks what it needs there is none: each stage imports its libraries itself,
+    with the same bytes.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -96,21 +99,27 @@ class StageServer:
 
 
 def can_serve() -> bool:
-    """Whether this system has what a stage server needs: sockets without a file, pidfds."""
-    return hasattr(os, "pidfd_open")
+    """Whether this system has what a stage server needs: Linux's sockets, pidfds, /proc."""
+    if not (hasattr(socket, "SO_PEERCRED") and os.path.isdir(THREADS)):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # not Linux, or one from before 5.3
+        return False
+    return True
 
 
 def serve_project(root: Path) -> None:
     """Serve the stages that plain `dvc repro` runs, until Ctrl-C.
 
     The address depends on the project's folder and the user alone, so that it can stay in a shell's
-    settings. Raises InputError where a server is up already, and outside Linux.
+    settings. Raises InputError where a server is up already, and where none can be.
     """
     from facet.errors import InputError
     from facet.launch import SERVER_VARIABLE
 
     if not can_serve():
-        raise InputError("a stage server needs Linux; without one, stages start by themselves")
+        raise InputError(NOT_HERE)
     folder = hashlib.sha256(str(root).encode()).hexdigest()[:8]
     server = StageServer(f"{os.getuid()}-{folder}")
     # A shell has those that it starts in the background ignore Ctrl-C.
@@ -226,11 +235,13 @@ def run_module(
 
 
 if __name__ == "__main__":
+    if not can_serve():
+        sys.exit(NOT_HERE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages, and for who waits
     state = library_state(os.environ)
     import_libraries()
     # A fork takes one thread along: what another held locked would stay so.
-    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+    if (threads := len(os.listdir(THREADS))) > 1:
         sys.exit(f"stage server: {threads} threads after the imports; stages run without it")
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         serve_forever(listening, state)

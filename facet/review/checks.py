@@ -477,11 +477,15 @@ def check_caches(
 # --- packages -------------------------------------------------------------------------------
 
 
-def read_pins(text: str) -> dict[str, str]:
+def read_pins(text: str, python: str) -> dict[str, str]:
     """The version of each package in a requirements.lock, by its name as indexes compare it.
 
-    Packages whose marker does not hold for this Python are left out.
+    Packages whose marker does not hold for the version `python` (3.12.1) are left out.
     """
+    versions = {
+        "python_full_version": python,
+        "python_version": ".".join(python.split(".")[:2]),
+    }
     found: dict[str, str] = {}
     # Besides requirements there are options like --hash, indented or not, and comments.
     for line in re.findall(r"^[A-Za-z0-9].*", text, re.MULTILINE):
@@ -491,7 +495,7 @@ def read_pins(text: str) -> dict[str, str]:
         except (InvalidRequirement, ValueError):
             what = "pins no version of a package; `make lock` and commit it"
             raise InputError(f"{PACKAGE_LOCK}: {line.strip()}: {what}") from None
-        if pin.marker is None or pin.marker.evaluate():
+        if pin.marker is None or pin.marker.evaluate(versions):
             found[canonicalize_name(pin.name)] = version
     return found
 

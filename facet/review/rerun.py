@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -67,13 +68,13 @@ def make_clone(root: Path, commit: str, into: str) -> Iterator[Path]:
 
 
 def make_environment(root: Path, clone: Path) -> Path:
-    """An environment made from the commit's own lock files, once for each content of them."""
+    """An environment made from the commit's own lock files and this Python, once for each."""
     locks = [clone / PACKAGE_LOCK, clone / "requirements-uv.lock"]
     for file in locks:
         if not file.exists():
             raise InputError(f"{file.name}: not in the commit; it cannot tell its packages")
     name = hashlib.sha256(b"".join(f.read_bytes() for f in locks)).hexdigest()[:16]
-    folder = root / ENVIRONMENTS / f"env-{name}"
+    folder = root / ENVIRONMENTS / f"env-{platform.python_version()}-{name}"
     complete = folder / ".complete"
     if complete.exists():
         return folder

@@ -204,7 +204,7 @@ def rerun(
     """Make the stages anew with the environment `env`, which has the packages `versions`: what was
     found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.
     """
-    pins = checks.read_pins((subject.clone / PACKAGE_LOCK).read_text())
+    pins = checks.read_pins((subject.clone / PACKAGE_LOCK).read_text(), versions["python"])
     findings = checks.check_packages(versions, pins, str(env))
     if findings:
         return findings, {}, JudgedRuns()

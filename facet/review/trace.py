@@ -12,7 +12,19 @@ import sys
 from typing import Any
 
 PARAMETERS = "params.yaml"
-SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib", "/run/", "/var/", "/opt/")
+SYSTEM: tuple[str, ...] = (
+    "/proc/",
+    "/sys/",
+    "/dev/",
+    "/etc/",
+    "/usr/",
+    "/lib",
+    "/run/",
+    "/var/",
+    "/opt/",
+)
+if sys.platform == "darwin":
+    SYSTEM += ("/System/", "/Library/", "/private/")
 
 
 def install(folder: str, stage: str, root: str) -> None:

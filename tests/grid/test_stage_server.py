@@ -180,12 +180,22 @@ def test_serve_prints_what_plain_dvc_needs(folder: Path) -> None:
     assert "warm False" in launch(folder, "tell", server=address).stdout
 
 
-def test_a_server_with_a_second_thread_serves_nobody(folder: Path, tmp_path: Path) -> None:
-    """A fork takes one thread along: what another held locked would stay so."""
+@pytest.mark.parametrize(
+    "fault",
+    [
+        # A fork takes one thread along: what another held locked would stay so.
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+        "del os.pidfd_open",
+        "os.pidfd_open = lambda _: os.open('/nowhere', 0)",  # as Linux before 5.3 refuses it
+    ],
+)
+def test_a_server_that_could_not_do_its_work_serves_nobody(
+    folder: Path, tmp_path: Path, fault: str
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys, threading, time\n"
+        "import os, sys, threading, time\n"
         "if sys.argv[0].endswith('stage_server.py') or 'stage_server' in str(sys.orig_argv):\n"
-        "    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        f"    {fault}\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import psutil
 import pytest
 
 from facet.base.arrays import load_arrays
@@ -22,6 +21,7 @@ from facet.models import checkpoint
 from facet.models.training import item_weights, shuffled_order
 from facet.tracking import offline_records
 from tests.helpers import (
+    ONE_CORE,
     Project,
     run_program,
     small_parameters,
@@ -44,8 +44,7 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
     first = hashes(prepared, "dropped-0")
     assert set(first) == {"model.keras", "model.json", "history.csv", "predictions.npz"}
     assert not list(prepared.folder.glob(".ckpt/*/state.npz"))
-    core = str(min(os.sched_getaffinity(0)))
-    prepared.run("taskset", "-c", core, sys.executable, "-m", "stages.train", "dropped-0")
+    prepared.run(*ONE_CORE, sys.executable, "-m", "stages.train", "dropped-0")
     assert hashes(prepared, "dropped-0") == first
 
     words = [sys.executable, "-m", "stages.train", "dropped-0"]
@@ -57,9 +56,9 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
         stderr=subprocess.DEVNULL,
     )
     wait_until(lambda: list(prepared.folder.glob(".ckpt/*/state.npz")), "a checkpoint")
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in [*map(int, children), process.pid]:
-        os.kill(pid, signal.SIGKILL)
+    for child in psutil.Process(process.pid).children():
+        child.kill()
+    process.kill()
     process.wait(60)
     assert list(prepared.folder.glob(".ckpt/*/state.npz")), "it ended before it could be killed"
     prepared.run(*words)

@@ -17,7 +17,7 @@ from facet.errors import InputError
 from facet.portability import emulation
 from facet.portability.steps import FAULTS
 from facet.tracking.provenance import describe_processor, name_processor
-from tests.helpers import TIMEOUT, Project, run_program, words_of
+from tests.helpers import ONE_CORE, TIMEOUT, Project, run_program, words_of
 
 # What each library says of the kernels that it uses, in a process that imported the library first.
 IN_FORCE = """
@@ -73,7 +73,7 @@ def test_an_emulated_processor_makes_the_same_bytes_and_finds_both_faults(
 
 
 def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path: Path) -> None:
-    core, memory = str(min(os.sched_getaffinity(0))), Path("/dev/shm")
+    memory = Path("/dev/shm")
     other = Path(tempfile.mkdtemp(prefix="a folder, ä ", dir=memory if memory.is_dir() else None))
     home = tmp_path / "nobody"
     home.mkdir()
@@ -90,7 +90,7 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
     stages += ["augment dropped", "train dropped-0", "evaluate dropped-0"]
     try:
         shutil.copytree(project.folder, other / "project")
-        umask = ["sh", "-c", 'umask 077; exec "$@"', "sh", "taskset", "-c", core]
+        umask = ["sh", "-c", 'umask 077; exec "$@"', "sh", *ONE_CORE]
         made = []
         for folder, before, env in ((project.folder, [], {}), (other / "project", umask, strange)):
             for stage in stages:
@@ -162,3 +162,8 @@ def test_a_processor_that_promises_nothing_says_why(
     assert not describe_processor(["a GPU"])["same_bytes"]
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert "aarch64" in words_of(processor.note_other_bytes())
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    (tmp_path / "cpuinfo").unlink()
+    assert "cpuinfo" in processor.note_other_bytes()
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    assert "Darwin" in words_of(processor.note_other_bytes())

@@ -446,14 +446,15 @@ def test_a_newer_numpy(toy: Toy) -> None:
 def test_names_and_versions_of_packages_are_compared_as_pip_does() -> None:
     pins = checks.read_pins(
         "# made by hand\nPyYAML_x.y==1.0 \\\n    --hash=sha256:0\n"
-        "old==2 ; python_version < '3'\nmoto[s3]==5.1  # for tests\n--prefer-binary\n"
+        "old==2 ; python_version < '3.12'\nmoto[s3]==5.1  # for tests\n--prefer-binary\n",
+        "3.12.1",
     )
     assert pins == {"pyyaml-x-y": "1.0", "moto": "5.1"}
     assert checks.check_packages({"pyyaml-x-y": "1.0.0", "moto": "5.1"}, pins, "env") == []
     found = checks.check_packages({"pyyaml-x-y": "1.0+cpu"}, pins, "env")
     assert [f.what for f in found] == ["1.0+cpu in env, not 1.0", "none in env, not 5.1"]
     with pytest.raises(InputError, match=r"requirements.lock: numpy>=2: pins no version"):
-        checks.read_pins("numpy>=2\n")
+        checks.read_pins("numpy>=2\n", "3.12.1")
 
 
 def test_a_deleted_object_in_the_remote(toy: Toy) -> None:
