@@ -27,12 +27,11 @@ help:  ## this list
 
 env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/report/dvc_page.py
+$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	.venv/bin/python -m uv pip sync --quiet --compile-bytecode --python .venv/bin/python \
 	    requirements.lock requirements-dev.lock requirements-uv.lock
-	.venv/bin/python -m facet.report.dvc_page
 	printf '%s\n' '#!$(CURDIR)/.venv/bin/python' $(LAUNCHER) > .venv/bin/facet
 	chmod +x .venv/bin/facet
 	touch $@
