@@ -27,7 +27,7 @@ from facet.base.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.base.prepared import SplitData, StoredData, save_prepared
 from facet.base.storage import write_json
 from facet.errors import InputError
-from facet.report import page
+from facet.report import dvc_page, page
 from facet.report.results import read_rows
 from facet.tracking import offline_records
 from stages import compare, evaluate
@@ -745,3 +745,8 @@ def test_experiments_that_differ_in_what_they_augment(grid: Path) -> None:
     page = html()
     assert ["augment.copies", "2", "1"] in table(part(page, "comparison-dropout"))
     assert "augment.copies: 1" in words(part(page, "data-faces"))
+
+
+def test_the_page_of_dvcs_plots_is_what_vl_convert_gives() -> None:
+    same = dvc_page.PAGE.read_text(encoding="utf-8") == dvc_page.make_page()
+    assert same, "write it anew: python -m facet.report.dvc_page"
