@@ -18,7 +18,7 @@ PROGRAM = re.compile(r"^(import|from) \w", re.M)
 # What the program imports of the group dev, and why.
 OF_DEV = {
     "visualkeras": "`make pictures` draws by it, in the environment that has all groups",
-    "vl_convert": "who updates the page of `dvc plots show` makes it anew",
+    "vl-convert-python": "who updates the page of `dvc plots show` makes it anew",
 }
 
 # What the program asks for and does without.
