@@ -34,14 +34,13 @@ help:  ## this list
 
 env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/report/dvc_page.py \
+$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock \
         $(VENV)/pyvenv.cfg | $(if $(PYTHON),asked-python)
 	@$(VENV)/bin/python -c '$(SUPPORTED)' || { echo "make: $(VENV) has Python" \
 	    "$$($(VENV)/bin/python -c '$(VERSION)'), not 3.11 to 3.13; rm -rf $(VENV)" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	$(VENV)/bin/python -m uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python \
 	    requirements.lock requirements-dev.lock requirements-uv.lock
-	$(VENV)/bin/python -m facet.report.dvc_page
 	printf '%s\n' '#!$(abspath $(VENV))/bin/python' $(LAUNCHER) > $(VENV)/bin/facet
 	chmod +x $(VENV)/bin/facet
 	touch $@

@@ -108,11 +108,16 @@ def diff(
 @app.command(epilog="Example: facet comment origin/main")
 def comment(
     base: Annotated[str, typer.Argument(help="the commit or branch that HEAD is to go onto")],
+    post: Annotated[bool, typer.Option("--post", help="also on the pull request, once")] = False,
 ) -> None:
     """Print a pull request's comment in Markdown, from the last review and `facet diff`."""
     from facet.review.comment import write_comment
+    from facet.review.post import find_host, post_comment
 
-    print(write_comment(base))
+    text = write_comment(base)
+    print(text)
+    if post:
+        post_comment(text, find_host())
 
 
 @app.command(epilog="Example: facet predict faces_deep-0 photo.png")

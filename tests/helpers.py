@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -218,10 +217,6 @@ class Project:
             if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
-        page = Path(".dvc/plots/page.html")  # made by `make env`
-        if not (ROOT / page).exists():
-            run_program(sys.executable, "-m", "facet.report.dvc_page")
-        shutil.copy2(ROOT / page, folder / page)
         draw_faces(folder.parent / "source")
         self.parameters = small_parameters((folder.parent / "source").as_uri())
         self.write()

@@ -16,7 +16,10 @@ OURS = {"facet", "stages", "tests"}
 DISTRIBUTIONS = metadata.packages_distributions()
 PROGRAM = re.compile(r"^(import|from) \w", re.M)
 # What the program imports of the group dev, and why.
-OF_DEV = {"visualkeras": "`make pictures` draws by it, in the environment that has all groups"}
+OF_DEV = {
+    "visualkeras": "`make pictures` draws by it, in the environment that has all groups",
+    "vl-convert-python": "who updates the page of `dvc plots show` makes it anew",
+}
 
 # What the program asks for and does without.
 OPTIONAL = {"albumentations": "`facet bench` measures it where it is installed"}

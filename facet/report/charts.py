@@ -15,6 +15,7 @@ Rows = Sequence[Mapping[str, object]]  # what is drawn, a mark's fields in each
 # Each at least 3:1 against the page's background, in light and in dark.
 PALETTE = ("#2f7fd0", "#cf6a12", "#2a9457", "#d9455f", "#8f63d2", "#9a7a1c", "#16909c", "#c9519c")
 GREY = "#808790"
+SPACED_LABELS = {"labelOverlap": "greedy", "labelSeparation": 6}  # of a narrow axis
 SPLIT_COLOURS = {"train": "#2f7fd0", "validation": "#9a7a1c", "test": "#d9455f"}
 
 
@@ -146,9 +147,8 @@ def difference_chart(title: str, comparison: ComparisonResult) -> Chart:
             "labelExpr": "datum.value ? format(datum.value, '+.3~f') : '0'",
             "tickCount": 5,
             "grid": False,
-            "labelOverlap": "greedy",
-            "labelSeparation": 6,
-        },
+        }
+        | SPACED_LABELS,
         "scale": {"domain": [-widest, widest], "nice": False},
     }
     y = {"field": "row", "type": "nominal", "title": None, "sort": ["each seed", "mean", "better"]}
@@ -160,7 +160,7 @@ def difference_chart(title: str, comparison: ComparisonResult) -> Chart:
     ]
     layers: list[Spec] = [
         {
-            "mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY},
+            "mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY, "aria": False},
             "encoding": {"x": {"datum": 0}},
         },
         {
@@ -222,7 +222,7 @@ def metric_chart(title: str, rows: list[MetricPoint], experiments: list[str]) ->
             "type": "quantitative",
             "title": "fraction right (0 to 1)",
             "scale": {"domain": [0, 1]},
-            "axis": {"tickCount": 5, "format": ".1f"},
+            "axis": {"tickCount": 5, "format": ".1f"} | SPACED_LABELS,
         }
 
     tip = [
@@ -245,6 +245,7 @@ def metric_chart(title: str, rows: list[MetricPoint], experiments: list[str]) ->
         columns,
         rows,
         table=[r for r in rows if "mean" in r],
+        description=f"{title}, each seed, mean, 95 % interval and chance",
         height=24 * len(experiments),
         layer=[
             {
@@ -312,6 +313,7 @@ def curve_chart(title: str, rows: list[CurvePoint], experiments: list[str]) -> C
         {k: k for k in ("experiment", "part", "epoch", "mean")}
         | {"low": "least over seeds", "high": "greatest over seeds"},
         rows,
+        description=f"{title} by epoch, mean and range over seeds",
         height=190,
         layer=[
             {
@@ -377,6 +379,7 @@ def balance_chart(title: str, rows: list[ClassShare], classes: list[str]) -> Cha
         title,
         {k: k for k in ("class", "part", "items")} | {"share": "share of the part"},
         rows,
+        description=f"{title}, share of each class in each part",
         height=len(classes) * (42 if len(classes) < 9 else 22),
         mark={"type": "bar", "height": {"band": 0.95}},
         encoding={

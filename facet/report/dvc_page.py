@@ -1,10 +1,13 @@
-"""Write the page that `dvc plots show` fills, with Vega's scripts in it: it needs no network."""
+"""The page that `dvc plots show` fills, with Vega's scripts in it: it needs no network.
+
+It is in git, so that DVC finds it in every clone and worktree. `python -m facet.report.dvc_page`
+writes it anew after an update of vl-convert; a test holds that it is what this gives.
+"""
 
 from pathlib import Path
 
-import vl_convert
-
-PAGE = Path(".dvc/plots/page.html")  # named in .dvc/config; made by `make env`
+PAGE = Path(__file__).parents[2] / ".dvc/plots/page.html"  # named in .dvc/config
+NOTICE = Path(__file__).with_name("vega_notice.txt")  # the licences of what is bundled
 HTML = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -28,24 +31,19 @@ window.dispatchEvent(new Event("vega"));
 
 
 def vega_script() -> str:
-    """Vega, Vega-Lite and vegaEmbed, to stand in a page's <script type="module">.
-
-    Taken from PAGE if it is there: bundling takes seconds.
-    """
+    """Vega, Vega-Lite and vegaEmbed, to stand in a page's <script type="module">."""
     before, after = HTML.split("SCRIPTS")
-    if PAGE.exists():
-        page = PAGE.read_text()
-        if page.startswith(before) and page.endswith(after):
-            return page[len(before) : -len(after)]
+    return PAGE.read_text(encoding="utf-8").removeprefix(before).removesuffix(after)
+
+
+def make_page() -> str:
+    """The page, with the scripts that the installed vl-convert has."""
+    import vl_convert  # for who updates the page alone
+
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", "<\\/script")
-
-
-def write_page() -> None:
-    """Write the page."""
-    PAGE.unlink(missing_ok=True)
-    PAGE.write_text(HTML.replace("SCRIPTS", vega_script()))
+    bundle = bundle.replace("</script", "<\\/script")
+    return HTML.replace("SCRIPTS", f"/*\n{NOTICE.read_text(encoding='utf-8')}*/\n{bundle}")
 
 
 if __name__ == "__main__":
-    write_page()
+    PAGE.write_text(make_page(), encoding="utf-8")

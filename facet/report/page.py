@@ -148,13 +148,17 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
     if seconds[0] and seconds[1]:
         ratios.append(f"{seconds[1] / seconds[0]:.2f} times the seconds (as measured here)")
     card.remarks.append(f"{b} has {', '.join(ratios)} of {a}.")
-    tree = results.tree
-    card.differs = find_changes(
-        *(flatten(merge(tree["defaults"], tree["experiments"][e])) for e in (a, b))
-    )
+    card.differs = find_changes(*(experiment_parameters(e, results) for e in (a, b)))
     title = f"{name}: paired differences of {b} and {a} in {metric}, a dot for each seed"
     card.chart = charts.difference_chart(title, c)
     return card
+
+
+def experiment_parameters(experiment: str, results: Results) -> dict[str, Any]:
+    """All that `params.yaml` says of an experiment, by dotted key: how it augments included."""
+    own = merge(results.tree["defaults"], results.tree["experiments"][experiment])
+    augment = results.parameters.datasets[own["dataset"]].augment.of_experiment(experiment)
+    return flatten(own | {"augment": augment.model_dump(exclude={"experiments"})})
 
 
 def find_unlearnt(results: Results) -> list[tuple[str, str]]:
@@ -285,7 +289,10 @@ def cost_row(experiment: str, results: Results) -> CostRow:
     seconds = training_seconds(results, experiment)
     costs = [results.costs[run] for run in rows["run"].unique()]
     metrics = [results.metrics[r] for r in rows["run"].unique() if r in results.metrics]
-    own = flatten(results.tree["experiments"][experiment])
+    own = dict(results.tree["experiments"][experiment])
+    augment = results.parameters.datasets[own.pop("dataset")].augment.experiments
+    if experiment in augment:
+        own["augment"] = augment[experiment].model_dump(exclude_unset=True)
     return CostRow(
         experiment=experiment,
         parameters=mean(rows["parameters"]),
@@ -294,7 +301,7 @@ def cost_row(experiment: str, results: Results) -> CostRow:
         seconds=(sum(seconds) / len(seconds), min(seconds), max(seconds)) if seconds else None,
         memory=max((m for c in costs if c and (m := c.get("peak_memory_bytes"))), default=None),
         threads=results.parameters.experiments[experiment].threads,
-        own={k: v for k, v in own.items() if k != "dataset"},
+        own=flatten(own),
     )
 
 

@@ -26,9 +26,9 @@ function words(value) {
 
 function table(details, chart, rows) {
   details.querySelector(".scroll")?.remove();
-  const box = make("div", "", { class: "scroll", tabindex: 0, role: "region", "aria-label": chart.title });
+  const box = make("div", "", { class: "scroll", tabindex: 0, role: "region", "aria-label": chart.spec.description });
   const whole = box.appendChild(make("table"));
-  whole.append(make("caption", chart.title));
+  whole.append(make("caption", chart.spec.description));
   const head = whole.appendChild(make("thead")).appendChild(make("tr"));
   for (const [, title] of chart.columns) head.append(make("th", title, { scope: "col" }));
   const body = whole.appendChild(make("tbody"));

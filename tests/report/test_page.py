@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from html import unescape
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,7 +27,7 @@ from facet.base.names import AUGMENTED, METRICS, NORMALISED, RUN, SPLITS
 from facet.base.prepared import SplitData, StoredData, save_prepared
 from facet.base.storage import write_json
 from facet.errors import InputError
-from facet.report import page
+from facet.report import dvc_page, page
 from facet.report.results import read_rows
 from facet.tracking import offline_records
 from stages import compare, evaluate
@@ -102,9 +103,6 @@ def _grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     for name in ("dvc.yaml", "README.md", "requirements.lock"):
         shutil.copy2(ROOT / name, folder / name)
-    if (page := ROOT / ".dvc/plots/page.html").exists():
-        (folder / ".dvc/plots").mkdir(parents=True)
-        shutil.copy2(page, folder / ".dvc/plots/page.html")
     tree = parameters()
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     rng = np.random.default_rng(0)
@@ -606,3 +604,149 @@ def test_in_a_browser(grid: Path, browser: Any) -> None:
     assert page.locator(".plot[role=graphics-document][aria-label]").count() == plots.count()
     assert problems == []
     assert [u for u in requests if not u.startswith(("file:", "data:"))] == []
+
+
+# Opens every details; what is then drawn of the page's own data is there when it returns.
+OPEN_ALL = """async () => {
+  for (const d of document.querySelectorAll("details")) d.open = true;
+  const ready = () => [...document.querySelectorAll("details.table")].every(
+    (d) => d.querySelector("table"));
+  while (!ready()) await new Promise(requestAnimationFrame);
+}"""
+
+
+def open_report(browser: Any, grid: Path, width: int = 1280, scheme: str = "light") -> Any:
+    """The report of `grid` in a new window, drawn."""
+    viewport = {"width": width, "height": 900}
+    page = browser.new_page(viewport=viewport, color_scheme=scheme)
+    page.goto((grid / "metrics/report.html").as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    return page
+
+
+def test_axe_finds_nothing(grid: Path, browser: Any) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="axe-playwright-python is not here: make env",
+    ).Axe()
+    html({"train@flat-1"})
+    found = []
+    for width, scheme in product((1280, 390), ("light", "dark")):
+        page = open_report(browser, grid, width, scheme)
+        for state in ("closed", "open"):
+            if state == "open":
+                page.evaluate(OPEN_ALL)
+            result = axe.run(page).response
+            assert len(result["passes"]) > 30
+            found += [
+                (width, scheme, state, v["impact"], v["id"], [n["html"][:200] for n in v["nodes"]])
+                for v in result["violations"]
+            ]
+        page.close()
+    assert found == []
+
+
+def test_by_keyboard_alone(grid: Path, browser: Any) -> None:
+    html()
+    page = open_report(browser, grid, 820)
+
+    def focused(code: str) -> Any:
+        return page.evaluate(f"(() => {{ const e = document.activeElement; return {code}; }})()")
+
+    # What one first comes to skips the list of sections.
+    page.keyboard.press("Tab")
+    assert focused("e.matches('.skip') && e.getBoundingClientRect().left >= 0")
+    page.keyboard.press("Enter")
+    assert focused("e.id") == "verdicts"
+    page.keyboard.press("Tab")
+    assert focused("e.matches('#verdicts a')")
+
+    # All controls, and all that scrolls, in the order in which they are read; each shows the focus.
+    page.evaluate(OPEN_ALL)
+    count = page.evaluate(
+        """() => {
+          const all = "a[href], button, input, select, summary, [tabindex='0']";
+          const found = [...document.querySelectorAll(all)].filter((e) => e.checkVisibility());
+          found.forEach((e, i) => (e.dataset.order = i));
+          return found.length;
+        }"""
+    )
+    page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
+    page.locator(".skip").focus()
+    walked = []
+    for _ in range(count):
+        walked.append(
+            focused(
+                "[Number(e.dataset.order), e.outerHTML.slice(0, 80),"
+                " getComputedStyle(e).outlineStyle, parseFloat(getComputedStyle(e).outlineWidth)]"
+            )
+        )
+        page.keyboard.press("Tab")
+    assert [w[0] for w in walked] == list(range(count)), walked
+    assert [w for w in walked if w[2] == "none" or w[3] < 2] == []
+    assert count > 100
+
+    # Links move the focus: from a figure to its run, from a section's name to the section.
+    page.locator("table.figures a").first.focus()
+    page.keyboard.press("Enter")
+    assert focused("e.id") == "run-plain-0"
+    page.locator("nav a[href='#runs']").focus()
+    page.keyboard.press("Enter")
+    assert focused("e.id") == "runs"
+    page.keyboard.press("Tab")
+    page.keyboard.type("dropped-1")
+    assert page.locator("#found[aria-live]").inner_text() == "1 of 6 runs"
+
+    # A list of choices.
+    page.locator("#data-faces select.experiment").focus()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function("document.querySelector('.from').innerText.includes('dropped')")
+
+
+def test_on_paper(grid: Path, browser: Any) -> None:
+    html()
+    page = open_report(browser, grid, 703, "dark")  # the width of A4 less its margins
+    seen = page.evaluate("document.body.innerText")
+    page.emulate_media(media="print", color_scheme="dark")
+    printed = page.evaluate("document.body.innerText")
+    # All words of tables and sentences, and those that a click would show.
+    parts = "main p, main td, main th, main li, main dd"
+    lost = page.evaluate(
+        """(parts) => [...document.querySelectorAll(parts)].filter((e) =>
+          e.innerText.trim() && !e.closest(".looking, .table") &&
+          !e.checkVisibility({ contentVisibilityAuto: true, visibilityProperty: true })
+        ).map((e) => e.outerHTML.slice(0, 100))""",
+        parts,
+    )
+    assert lost == []
+    meaning = "A class is missing from a part."
+    assert meaning not in seen
+    assert meaning in printed
+    # Nothing is cut at the right.
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll("table, svg, img, code, p")].filter((e) =>
+          e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1
+        ).map((e) => e.outerHTML.slice(0, 100))"""
+    )
+    assert cut == []
+    backgrounds = page.evaluate(
+        """() => [...new Set([...document.querySelectorAll("*")].filter((e) => e.checkVisibility())
+          .map((e) => getComputedStyle(e).backgroundColor))]"""
+    )
+    assert set(backgrounds) <= {"rgba(0, 0, 0, 0)", "rgb(255, 255, 255)"}
+    pages = len(re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True)))
+    assert 6 <= pages <= 20
+
+
+def test_experiments_that_differ_in_what_they_augment(grid: Path) -> None:
+    tree = parameters()
+    tree["datasets"]["faces"]["augment"]["experiments"] = {"dropped": {"copies": 1}}
+    (grid / "params.yaml").write_text(yaml.safe_dump(tree))
+    page = html()
+    assert ["augment.copies", "2", "1"] in table(part(page, "comparison-dropout"))
+    assert "augment.copies: 1" in words(part(page, "data-faces"))
+
+
+def test_the_page_of_dvcs_plots_is_what_vl_convert_gives() -> None:
+    same = dvc_page.PAGE.read_text(encoding="utf-8") == dvc_page.make_page()
+    assert same, "write it anew: python -m facet.report.dvc_page"

@@ -1,14 +1,19 @@
 """A pull request's comment: what of results changed, what a review found."""
 
+import http.server
 import json
 import subprocess
 import sys
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from facet.errors import InputError
 from facet.review.comment import write_comment
+from facet.review.post import MARK, find_host, post_comment
 from tests.helpers import ROOT, Project, words_of, write_results
 
 
@@ -84,19 +89,132 @@ def test_a_review_of_another_commit_is_refused(changed: Path) -> None:
     assert "review.json" in words_of(caught.value)
 
 
-def test_the_script_writes_the_comment_though_the_review_refuses(project: Project) -> None:
+class Comments(http.server.BaseHTTPRequestHandler):
+    """GitHub's and GitLab's comments on pull request 7 of one project, two on a page."""
+
+    LISTS = ("/repos/me/facet/issues/7/comments", "/projects/5/merge_requests/7/notes")
+    ONE = ("PATCH /repos/me/facet/issues/comments/", f"PUT {LISTS[1]}/")
+    stored: dict[int, str]  # by number
+
+    def allowed(self) -> bool:
+        token = self.headers["PRIVATE-TOKEN"] or self.headers["Authorization"]
+        return token in ("secret", "Bearer secret")
+
+    def answer(self, status: int, body: object = None, **headers: str) -> None:
+        self.send_response(status if self.allowed() else 403)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def text(self) -> str:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+
+    def do_GET(self) -> None:
+        url = urllib.parse.urlsplit(self.path)
+        page = int(dict(urllib.parse.parse_qsl(url.query)).get("page", 1))
+        shown = [{"id": i, "body": b} for i, b in self.stored.items()][2 * page - 2 : 2 * page]
+        here = f"http://{self.headers['Host']}{url.path}"
+        more = {"Link": f'<{here}?page={page + 1}>; rel="next"'} if len(shown) == 2 else {}
+        self.answer(200 if url.path in self.LISTS else 404, shown, **more)
+
+    def do_POST(self) -> None:
+        if self.allowed() and self.path in self.LISTS:
+            self.stored[len(self.stored) + 1] = self.text()
+        self.answer(201 if self.path in self.LISTS else 404)
+
+    def do_PATCH(self) -> None:
+        before, _, number = f"{self.command} {self.path}".rpartition("/")
+        known = f"{before}/" in self.ONE
+        if known and self.allowed():
+            self.stored[int(number)] = self.text()
+        self.answer(200 if known else 404)
+
+    do_PUT = do_PATCH  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host() -> Iterator[tuple[str, dict[int, str]]]:
+    """A host's URL, and the comments there: three of others to begin with."""
+    stored = {1: "Nice", 2: "Does the split hold?", 3: "> " + MARK}
+    handler = type("Handler", (Comments,), {"stored": stored})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", stored
+    server.shutdown()
+    server.server_close()
+
+
+def github(url: str) -> dict[str, str]:
+    return {
+        "GITHUB_REF": "refs/pull/7/merge",
+        "GITHUB_REPOSITORY": "me/facet",
+        "GITHUB_API_URL": url,
+        "GITHUB_TOKEN": "secret",
+        "CI_MERGE_REQUEST_IID": "",  # should these tests run on GitLab
+    }
+
+
+def gitlab(url: str) -> dict[str, str]:
+    return {
+        "CI_MERGE_REQUEST_IID": "7",
+        "CI_PROJECT_ID": "5",
+        "CI_API_V4_URL": url,
+        "GITLAB_TOKEN": "secret",
+    }
+
+
+@pytest.mark.parametrize("environment", [github, gitlab])
+def test_a_second_comment_takes_the_place_of_the_first(
+    host: tuple[str, dict[int, str]], environment: Callable[[str], dict[str, str]]
+) -> None:
+    url, stored = host
+    others = dict(stored)
+    for text in ("first", "second"):
+        post_comment(text, find_host(environment(url)))
+        assert stored == others | {4: f"{MARK}\n{text}"}
+    wrong = {k: "other" if v == "secret" else v for k, v in environment(url).items()}
+    with pytest.raises(InputError, match=r"403.*token"):
+        post_comment("third", find_host(wrong))
+    assert stored[4] == f"{MARK}\nsecond"
+
+
+def test_without_a_pull_request_or_a_token_it_is_refused() -> None:
+    with pytest.raises(InputError, match=r"GITHUB_REF.*--post"):
+        find_host({"GITHUB_REF": "refs/heads/main"})
+    with pytest.raises(InputError, match="GITLAB_TOKEN: not set"):
+        find_host(gitlab("http://127.0.0.1") | {"GITLAB_TOKEN": ""})
+
+
+def test_the_script_does_all_and_comments_though_something_fails(
+    project: Project, host: tuple[str, dict[int, str]]
+) -> None:
     environment = project.folder / ".venv"
     environment.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (environment / name).symlink_to(Path(sys.prefix) / name)
     (environment / ".complete").touch()
     write_results(project.folder, 10, 0.55, "better")  # which the code does not give
+    # Lint and tests, which take minutes, are those of this file's own run.
+    (project.folder / ".ci/run").write_text("#!/bin/sh\necho linted and tested; exit 3\n")
     project.write()
     git(project.folder, "add", "-A")
     git(project.folder, "commit", "-qm", "results")
-    done = project.run(".ci/comment", "HEAD", check=False, PYTHONPATH="")
+    url, stored = host
+    done = project.run(".ci/pull-request", "HEAD", check=False, PYTHONPATH="", **github(url))
     assert done.returncode != 0
-    assert done.stdout.startswith("## Review of "), done.stderr
-    assert ": refused\n" in done.stdout
-    assert rows(done.stdout, "Found")
-    assert (ROOT / ".github/workflows/pull-request.yml").read_text().count(".ci/comment") == 2
+    tested, _, comment = done.stdout.partition("\n")
+    assert tested == "linted and tested"
+    assert comment.startswith("## Review of "), done.stderr
+    assert ": refused\n" in comment
+    assert rows(comment, "Found")
+    assert stored[4].rstrip("\n") == f"{MARK}\n{comment}".rstrip("\n")
+    # Each push runs it again.
+    project.run(sys.executable, "-m", "facet", "comment", "HEAD", "--post", **github(url))
+    assert len(stored) == 4
+    workflow = (ROOT / ".github/workflows/pull-request.yml").read_text()
+    for step in ("run: .ci/run", '.ci/comment "$BASE"', 'facet comment "$BASE" --post'):
+        assert step in workflow

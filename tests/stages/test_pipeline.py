@@ -15,7 +15,7 @@ import yaml
 from facet.base.config import check_params, read_params
 from facet.base.storage import file_sha256
 from facet.grid.plan import stage_names
-from tests.helpers import ROOT, Project, new_data, wait_until, words_of
+from tests.helpers import ROOT, Project, new_data, run_program, wait_until, words_of
 
 ALL = [
     "download@faces",
@@ -287,16 +287,36 @@ def test_the_grid_runs_without_what_linux_alone_has(project: Project) -> None:
 
 def test_dvcs_own_views_work_and_need_no_network(project: Project) -> None:
     project.ran()
-    project.run("dvc", "plots", "show")
-    page = (project.folder / "dvc_plots/index.html").read_text()
+    for words in ("add -A", "-c user.name=t -c user.email=t@t commit -qm results"):
+        project.run("git", *words.split())
+    # In a clone that has no environment of its own, no data and no remote.
+    clone = project.folder.parent / "clone"
+    project.run("git", "clone", "-q", ".", str(clone))
+
+    def dvc(*words: str) -> str:
+        done = run_program("dvc", *words, folder=clone)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    dvc("plots", "show")
+    page = (clone / "dvc_plots/index.html").read_text()
     assert "faces: pose" in page
     assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="', page)
-    shown = json.loads(project.run("dvc", "metrics", "show", "--json").stdout)
+    shown = json.loads(dvc("metrics", "show", "--json"))
     (values,) = (v["data"] for v in shown[""]["data"].values())
     chance = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())["heads"]
     assert values["plain-0"]["pose"]["chance"] == chance["pose"]["balanced_chance"]
     assert set(values) == {"plain-0", "dropped-0"}
-    assert "train" in project.run("dvc", "dag", "--collapse-foreach-matrix").stdout
+    for words in (["--all", "--no-path", "HEAD"], ["--no-path", "HEAD~1"]):
+        lines = dvc("metrics", "diff", *words).splitlines()
+        assert {line.split()[0] for line in lines[1:]} >= {
+            f"{run}.pose.{key}"
+            for run in ("plain-0", "dropped-0")
+            for key in ("balanced_accuracy", "chance")
+        }
+        assert max(map(len, lines)) <= 120
+    assert "train" in dvc("dag", "--collapse-foreach-matrix")
+    assert '"train" -> "evaluate"' in dvc("dag", "--collapse-foreach-matrix", "--dot")
     done = project.run("dvc", "exp", "run", "-S", "+experiments.plain.epochs=3")
     assert "train@plain-0" in done.stdout
     made = json.loads((project.folder / "metrics/runs/plain-0.json").read_text())
