@@ -156,6 +156,17 @@ def dashboard() -> None:
     update_dashboard()
 
 
+@app.command(epilog="Example: facet watch --run wine_deep-0")
+def watch(run: Run = "") -> None:
+    """Show recorded runs in the terminal, in W&B's own viewer; needs no account. `h` helps in it.
+
+    It opens on the newest training, and lists new ones as they begin.
+    """
+    from facet.tracking.watch import watch_runs
+
+    watch_runs(run)
+
+
 @app.command(epilog="Example: facet prune")
 def prune() -> None:
     """Remove what W&B's server has; what waits for upload stays."""
