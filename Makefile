@@ -89,8 +89,8 @@ sync: $(STAMP)  ## upload what W&B recorded offline; can be repeated
 dashboard: $(STAMP)  ## complete the W&B project from what is stored, save its workspace
 	@python -m facet dashboard
 
-watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no account
-	@WANDB_CONFIG_DIR=$(CURDIR)/.wandb-data wandb leet wandb
+watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no account; RUN=a,b
+	@python -m facet watch --run '$(RUN)'
 
 prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 	@python -m facet prune

@@ -180,6 +180,31 @@ def dashboard() -> None:
     update_dashboard()
 
 
+@app.command(epilog="Example: facet watch --run wine_deep-0")
+def watch(run: Run = "") -> None:
+    """Show recorded runs in the terminal, in W&B's own viewer; needs no account. `h` helps in it.
+
+    It opens on the newest training, and lists new ones as they begin.
+    """
+    from facet.tracking.watch import watch_runs
+
+    watch_runs(run)
+
+
+@app.command(epilog="Example: facet trial digits_plain batch=64 learning_rate=0.003")
+def trial(
+    experiment: Annotated[str, typer.Argument(help="an experiment of params.yaml")],
+    values: Annotated[list[str], typer.Argument(help="KEY=VALUE, keys of an experiment")],
+) -> None:
+    """Train EXPERIMENT with other values and print its validation metrics; params.yaml stays.
+
+    A W&B sweep calls it (docs/sweep.yaml) and is told these metrics.
+    """
+    from facet.grid.trial import run_trial
+
+    run_trial(experiment, values)
+
+
 @app.command(epilog="Example: facet prune")
 def prune() -> None:
     """Remove what W&B's server has; what waits for upload stays."""

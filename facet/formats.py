@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import TypedDict  # pydantic checks those of `typing` from 3.12 on
 
 from facet.base.names import Metric
-from facet.base.prepared import DataInfo, InputInfo, SplitInfo
+from facet.base.prepared import AugmentInfo, DataInfo, InputInfo, SplitInfo
 
 Interval = tuple[float, float]
 RunVerdict = Literal["above chance", "at chance", "below chance", "not applicable"]
@@ -57,6 +57,7 @@ class ModelInfo(TypedDict):
     dataset: Annotated[str, "name of the data set"]
     split: Annotated[SplitInfo, "how that was split"]
     input: Annotated[InputInfo, "how inputs are prepared"]
+    augment: Annotated[AugmentInfo, "how its training images were changed"]
     heads: Annotated[dict[str, list[str]], "each head's classes, in the order of its output"]
     identity: Annotated[str, "hash of parameters, data, packages and code: 16 hexadecimal digits"]
     declared: Annotated[dict[str, Any], "the part of params.yaml that the training read"]

@@ -45,8 +45,7 @@ def main(run: str) -> None:
     tracked = wandb_run.Run(
         f"{run}-{fingerprint[:8]}",
         checkpoint.exists(),
-        config=describe_config(run, declared, data.about["split"], data.about["input"])
-        | {"provenance": origin},
+        config=describe_config(run, declared, data.about) | {"provenance": origin},
         **wandb_run.describe_run(run, dataset),
     )
 

@@ -233,9 +233,9 @@ class Augmentation(Strict):
 
     copies: PositiveInt = 1
     seed: Seed = 0
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0
-    translate: Share = 0
-    zoom: Share = 0
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    translate: Share = 0.0
+    zoom: Share = 0.0
     flip: Flip | None = None
 
     def check_swaps(self, heads: Any, at: str) -> None:

@@ -42,6 +42,24 @@ class InputInfo(TypedDict):
     spread: Annotated[NotRequired[list[float]], "its standard deviation over them"]
 
 
+class FlipInfo(TypedDict):
+    """Which copies were mirrored, and what that does to labels."""
+
+    probability: Annotated[float, "share of the copies that are mirrored"]
+    swap: Annotated[dict[str, list[str]], "by head: the two classes that change places"]
+
+
+class AugmentInfo(TypedDict):
+    """How training images were changed; each copy is drawn from these."""
+
+    copies: Annotated[int, "how many times as large the training part became; 1: no copies"]
+    seed: Annotated[int, "augment.seed; with an image's name and the copy's number, the draw"]
+    rotate: Annotated[float, "at most so many degrees"]
+    translate: Annotated[float, "at most this share of width and height"]
+    zoom: Annotated[float, "at most this share larger or smaller"]
+    flip: Annotated[FlipInfo | None, "mirroring; null: none"]
+
+
 class DataInfo(TypedDict):
     """What a normalised data set was made with."""
 
@@ -49,6 +67,7 @@ class DataInfo(TypedDict):
     split: Annotated[SplitInfo, "how it was split"]
     input: Annotated[InputInfo, "how inputs were prepared"]
     heads: Annotated[list[str], "the heads, in the order of params.yaml"]
+    augment: Annotated[NotRequired[AugmentInfo], "how it was augmented; in data/augmented alone"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from facet.base.arrays import CHUNK_ITEMS, Array, Chunks, iterate_chunks, map_ahead
 from facet.base.config import Augmentation
-from facet.base.prepared import NewData, NewSplit, SplitData, StoredData
+from facet.base.prepared import AugmentInfo, NewData, NewSplit, SplitData, StoredData
 from facet.base.processor import usable_cores
 from facet.errors import InputError
 
@@ -116,10 +116,25 @@ def make_labels(data: StoredData, config: Augmentation, copy: int) -> dict[str, 
     return y
 
 
+def describe_augmentation(config: Augmentation) -> AugmentInfo:
+    """What was done to the training items: with one copy, nothing, whatever else is set."""
+    applied = config if config.copies > 1 else Augmentation()
+    flip = applied.flip
+    return {
+        "copies": applied.copies,
+        "seed": applied.seed,
+        "rotate": applied.rotate,
+        "translate": applied.translate,
+        "zoom": applied.zoom,
+        "flip": {"probability": flip.probability, "swap": flip.swap} if flip else None,
+    }
+
+
 def augment(data: StoredData, config: Augmentation) -> NewData:
     """`data` with `config.copies` times the training items: the untouched ones first.
 
     The images are made chunk by chunk as they are asked for. Validation and test stay as they are.
+    `about` says what was done, so that experiments that augment alike share one stored result.
     Raises InputError for a table that is to have copies.
     """
     train, copies = data.splits["train"], config.copies
@@ -138,4 +153,5 @@ def augment(data: StoredData, config: Augmentation) -> NewData:
         groups=repeat_array(train.groups, copies),
         copies=np.repeat(np.arange(copies), n),
     )
-    return NewData(data.about, data.classes, {**data.splits, "train": grown})
+    about = data.about | {"augment": describe_augmentation(config)}
+    return NewData(about, data.classes, {**data.splits, "train": grown})

@@ -1,24 +1,29 @@
-"""A run's config for W&B: a key for each knob, its value resolved, so that runs compare."""
+"""A run's config for W&B: a key for each knob, its value resolved, so that runs compare.
+
+Values are numbers and texts, for columns, groups, filters and parallel coordinates. `augment` alone
+is a mapping: W&B shows a nested key with a dot, `augment.rotate`, looks it up as nested where it
+groups and filters, and so would not find a name that has the dot itself.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from facet.base.config import Experiment, Layer, Network, merge, parse_run
-from facet.base.prepared import InputInfo, SplitInfo
+from facet.base.prepared import AugmentInfo
 
 
 def describe_config(
-    run: str, declared: Mapping[str, Any], split: SplitInfo, how: InputInfo
+    run: str, declared: Mapping[str, Any], data: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The knobs that made RUN, EXPERIMENT-SEED, flat.
+    """The knobs that made RUN, EXPERIMENT-SEED.
 
-    `declared` is the part of params.yaml that train declares: the defaults and the experiment;
-    `split` and `how` are what the data say of how they were split and prepared.
+    `declared` is the part of params.yaml that train declares: the defaults and the experiment.
+    `data` is what the data say of themselves: how they were split, prepared and augmented.
     """
     name, seed = parse_run(run)
     tree = merge(declared["defaults"], declared["experiments"][name])
     experiment = Experiment.model_validate(tree)
-    size = how.get("size")
+    split, size = data["split"], data["input"].get("size")
     return {
         "experiment": name,
         "seed": seed,
@@ -29,6 +34,18 @@ def describe_config(
         "size": "x".join(map(str, size)) if size else None,
         **experiment.model_dump(exclude={"network", "heads"}),
         "network": describe_network(experiment.network),
+        "augment": describe_augmentation(data["augment"]),
+    }
+
+
+def describe_augmentation(how: AugmentInfo) -> dict[str, float | str]:
+    """An augmentation in numbers and text: `flip` is its probability, `swap` what it exchanges."""
+    flip = how["flip"] or {"probability": 0.0, "swap": {}}
+    swaps = [f"{head}: {' and '.join(pair)}" for head, pair in flip["swap"].items()]
+    return {
+        **{k: how[k] for k in ("copies", "seed", "rotate", "translate", "zoom")},
+        "flip": flip["probability"],
+        "swap": "; ".join(swaps),
     }
 
 

@@ -67,15 +67,15 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     shown["answers"] = prediction_table(
         data, load_arrays(folder / PREDICTIONS_FILE), list(metrics["heads"])
     )
-    hashes = {
-        p.name: file_sha256(p) for p in [*sorted(folder.iterdir()), Path(METRICS.format(run))]
-    }
+    # Without the dots of the files' names: W&B takes a dot for a step into a nested key.
+    hashes = {p.name.replace(".", "_"): file_sha256(p) for p in sorted(folder.iterdir())}
+    hashes["metrics"] = file_sha256(METRICS.format(run))
     origin = provenance.make_provenance(run, about["dataset"], about["identity"], path)
     return RunRecord(
         id=id or about["wandb"]["id"],
         options=describe_run(run, about["dataset"]),
         # Apart from provenance: W&B keeps what it has of a key when a run is resumed.
-        config=describe_config(run, about["declared"], about["split"], about["input"])
+        config=describe_config(run, about["declared"], about)
         | {k: about[k] for k in ("parameters", "multiply_adds")}
         | {"provenance": origin | where, "outputs": hashes},
         rows=rows,
@@ -181,7 +181,7 @@ def record_comparisons() -> RunRecord:
     return RunRecord(
         id=comparisons_id(),
         options={"name": "comparisons", "job_type": "compare", "tags": ["comparisons"]},
-        config={"outputs": {p.name: file_sha256(p) for p in files}},
+        config={"outputs": {p.name.replace(".", "_"): file_sha256(p) for p in files}},
         shown={
             "comparisons": Table(["comparison", *keys], cells),
             "runs": Table(list(runs[0]) if runs else [], table),

@@ -1,5 +1,6 @@
 """Augmentation changes images and, where it declares so, labels; nothing else."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_training_alone_grows_and_the_untouched_come_first() -> None:
     after = augment(before, Augment.model_validate(ALL))
     assert (after["X_train"][:12] == before["X_train"]).all()
     assert after["copy_train"].tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    assert after.pop("about")["heads"] == before.pop("about")["heads"]
     for key in before:
         if "train" not in key:
             assert np.array_equal(after[key], before[key])
@@ -133,6 +135,19 @@ def test_zooms_enlarge_and_shrink_by_the_same_factor() -> None:
     factors = right / 10
     assert (factors.min(), factors.max()) == pytest.approx((1 / 1.25, 1.25), abs=0.03)
     assert np.median(factors) == pytest.approx(1, abs=0.05)
+
+
+def test_the_data_say_how_they_were_augmented_and_no_more() -> None:
+    how = Augment.model_validate(ALL | {"flip": FLIP, "experiments": {"other": {}}})
+    assert augment(content(), how)["about"]["augment"] == {"seed": 0, **ALL, "flip": FLIP}
+    # What is set beside `copies: 1` changes nothing, so it makes no other data set.
+    untouched = augment(content(), Augment.model_validate(ALL | {"copies": 1, "seed": 7}))
+    assert untouched["about"] == augment(content(), Augment())["about"]
+    assert untouched["about"]["augment"]["rotate"] == 0
+    # As numbers of params.yaml, 0 and 0.0 are one.
+    typed = Augment.model_validate({"copies": 2, "rotate": 0})
+    texts = [json.dumps(augment(content(), one)["about"]) for one in (typed, Augment(copies=2))]
+    assert texts[0] == texts[1]
 
 
 def test_a_copy_of_which_nothing_is_to_change_is_the_same() -> None:

@@ -146,10 +146,15 @@ def check_received(server: Server, folder: Path, run: str) -> ReceivedRun:
     knobs = parameters["defaults"] | parameters["experiments"][about["experiment"]]
     for key in ("dataset", "epochs", "batch", "learning_rate", "schedule"):
         assert received.config[key] == knobs[key]
+    augment = parameters["datasets"][about["dataset"]]["augment"]
+    for key in ("copies", "rotate"):
+        assert received.config["augment"][key] == augment[key]
     for key in ("experiment", "seed", "parameters"):
         assert received.config[key] == about[key]
-    outputs = {p.name: file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()}
-    outputs[f"{run}.json"] = file_sha256(folder / f"metrics/runs/{run}.json")
+    outputs = {
+        p.name.replace(".", "_"): file_sha256(p) for p in (folder / f"data/runs/{run}").iterdir()
+    }
+    outputs["metrics"] = file_sha256(folder / f"metrics/runs/{run}.json")
     assert received.config["outputs"] == outputs
     data = folder / f"data/augmented/{about['experiment']}"
     assert received.config["provenance"]["data_sha256"] == folder_sha256(data)

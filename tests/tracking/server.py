@@ -8,6 +8,7 @@ one has the file's own address.
 import base64
 import gzip
 import http.server
+import itertools
 import json
 import re
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import graphql
+import yaml
 
 from tests.helpers import KEY
 
@@ -81,6 +83,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.views: dict[str, dict[str, Any]] = {}
         self.alerts: list[str] = []
+        self.sweeps: dict[str, dict[str, Any]] = {}
         self.requests: list[str] = []
         self.fault: Fault = lambda _: None
         self.lock = threading.Lock()
@@ -130,6 +133,7 @@ class Server(http.server.ThreadingHTTPServer):
             "run": lambda info, name: run(info, name),
             "bucket": lambda info, name, missingOk=False: run(info, name),
             "allViews": views,
+            "sweep": lambda _, sweepName=None: self.sweeps.get(sweepName),
         }
 
     model = project
@@ -223,6 +227,30 @@ class Server(http.server.ThreadingHTTPServer):
         name = input["name"] if not new or input["name"] not in self.views else f"{id} again"
         self.views[name] = input | {"id": id, "name": name}
         return {"view": self.views[name], "inserted": new}
+
+    # --- sweeps -------------------------------------------------------------------------------
+
+    def upsertSweep(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """A sweep over a grid of values; `left` are the points that no agent was given."""
+        name = f"sweep{len(self.sweeps)}"
+        grid = yaml.safe_load(input["config"])["parameters"]
+        points = itertools.product(*(one["values"] for one in grid.values()))
+        left = [dict(zip(grid, point, strict=True)) for point in points]
+        self.sweeps[name] = input | {"name": name, "runs": connection([]), "left": left}
+        return {"sweep": self.sweeps[name], "configValidationWarnings": []}
+
+    def createAgent(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"agent": {"id": input["sweep"]}}
+
+    def agentHeartbeat(self, _: Any, input: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """The next point for an agent that runs nothing, whose id is its sweep's name."""
+        sweep, commands = self.sweeps[input["id"]], []
+        if not json.loads(input["runState"]) and sweep["left"]:
+            args = {k: {"value": v} for k, v in sweep["left"].pop(0).items()}
+            id = f"{sweep['name']}-{len(sweep['left'])}"
+            program = yaml.safe_load(sweep["config"])["program"]
+            commands = [{"type": "run", "run_id": id, "args": args, "program": program}]
+        return {"agent": {"id": input["id"]}, "commands": json.dumps(commands)}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

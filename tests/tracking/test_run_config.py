@@ -1,7 +1,9 @@
 """W&B's config: what a run was made with, flat, so that runs compare."""
 
+import importlib
 import json
 
+from facet.base.config import flatten
 from facet.tracking.run_config import describe_config
 from tests.helpers import small_parameters
 
@@ -24,8 +26,18 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
     config = describe_config(
         "dropped-3",
         declared,
-        {"by": "sitting", "seed": 7, "test": 0.25, "validation": 0.15},
-        {"size": [32, 30], "mode": "L"},
+        {
+            "split": {"by": "sitting", "seed": 7, "test": 0.25, "validation": 0.15},
+            "input": {"size": [32, 30], "mode": "L"},
+            "augment": {
+                "copies": 3,
+                "seed": 0,
+                "rotate": 8.0,
+                "translate": 0.0,
+                "zoom": 0.1,
+                "flip": {"probability": 0.5, "swap": {"pose": ["left", "right"]}},
+            },
+        },
     )
     assert config["dataset"] == "faces"
     assert config["experiment"] == "dropped"
@@ -37,6 +49,24 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
     assert config["network"] == (
         "trunk: conv 8 pool 2 batchnorm, flatten, dropout 0.2; eyes: dense 4"
     )
+    assert config["augment"] == {
+        "copies": 3,
+        "seed": 0,
+        "rotate": 8.0,
+        "translate": 0.0,
+        "zoom": 0.1,
+        "flip": 0.5,
+        "swap": "pose: left and right",
+    }
     json.dumps(config)
     # Columns, filters and groups want values, not trees.
-    assert not [k for k, v in config.items() if isinstance(v, (dict, list))]
+    assert [k for k, v in config.items() if isinstance(v, (dict, list))] == ["augment"]
+    assert all(v is None or isinstance(v, (str, int, float)) for v in flatten(config).values())
+
+
+def test_wandb_asks_for_a_name_with_a_dot_where_the_config_has_it() -> None:
+    """Its own client writes a panel's query: `augment.rotate` is a key in `augment`'s value."""
+    wr = importlib.import_module("wandb_workspaces.reports.v2")
+    axis = wr.ParallelCoordinatesPlotColumn(metric=wr.Config("augment.rotate"))
+    panel = wr.ParallelCoordinatesPlot(columns=[axis])._to_model()
+    assert panel.config.columns[0].accessor == "config:augment.value.rotate"

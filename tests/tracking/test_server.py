@@ -20,6 +20,7 @@ from tests.tracking.server import SCHEMA
 MODULES = (
     Path(wandb.__file__).with_name("apis") / "public/files.py",
     Path(wandb.__file__).with_name("apis") / "public/reports.py",
+    Path(wandb.__file__).with_name("apis") / "public/sweeps.py",
     Path(wandb.__file__).with_name("sdk") / "artifacts/_generated/operations.py",
     Path(wandb_workspaces.__file__).with_name("workspaces") / "internal.py",
 )

@@ -45,6 +45,22 @@ def test_offline_runs_arrive_whole_and_once(tracked: Project, server: Server) ->
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
+def test_a_folder_uploaded_by_itself_is_what_the_docs_warn_of(
+    tracked: Project, server: Server
+) -> None:
+    """Once this fails, W&B puts folders in order by itself, and docs/wandb.md may say less."""
+    about = json.loads((tracked.folder / "data/runs/plain-0/model.json").read_text())
+    id = about["wandb"]["id"]
+    train, evaluate = offline_records.record_files(tracked.folder / "wandb", id)
+    for file in (evaluate, train):
+        words = [sys.executable, "-m", "wandb", "sync", str(file.parent)]
+        tracked.run(*words, **wandb_environment(server.url, "offline"))
+    assert id not in waiting(tracked.folder)
+    epochs = [row["_step"] for row in server.runs[id].history if "epoch" in row]
+    assert min(epochs) > len(epochs) == about["epochs"]
+    assert not [key for key in server.runs[id].summary if key.startswith("test/")]
+
+
 def test_prune_removes_what_is_uploaded_and_nothing_else(tmp_path: Path, server: Server) -> None:
     track(tmp_path, "tells")
     assert call(tmp_path, server.url).returncode == 0
