@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from facet.cli import app
+from facet.cli import command_names
 from tests.helpers import ROOT, run_program, words_of
 
-COMMANDS = [c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback]
+COMMANDS = command_names()
 HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
 
 

@@ -16,7 +16,11 @@ OURS = {"facet", "stages", "tests"}
 DISTRIBUTIONS = metadata.packages_distributions()
 PROGRAM = re.compile(r"^(import|from) \w", re.M)
 # What the program imports of the group dev, and why.
-OF_DEV = {"visualkeras": "`make pictures` draws by it, in the environment that has all groups"}
+OF_DEV = {
+    "visualkeras": "`make pictures` draws by it, in the environment that has all groups",
+    "onnxruntime": "`facet export` checks by it, and says so where it is not installed",
+    "ai-edge-litert": "the same",
+}
 
 # What the program asks for and does without.
 OPTIONAL = {"albumentations": "`facet bench` measures it where it is installed"}
