@@ -70,10 +70,7 @@ class ModelInfo(TypedDict):
 
 
 class ExportInfo(TypedDict):
-    """What an exported model takes and gives: probabilities of a head's classes for each item.
-
-    Its input is N x shape, float32: images in 0-1, readings less their mean, over their spread.
-    """
+    """An exported model. Its input is N x shape, float32: images in 0-1, readings standardised."""
 
     run: Annotated[str, "EXPERIMENT-SEED"]
     identity: Annotated[str, "hash of all that the run depends on"]
@@ -81,7 +78,10 @@ class ExportInfo(TypedDict):
     file: Annotated[str, "the model, beside this file"]
     shape: Annotated[list[int], "an item's: height, width, channels; or the number of readings"]
     input: Annotated[InputInfo, "how inputs are prepared"]
-    heads: Annotated[dict[str, list[str]], "each output's classes, in the order of its columns"]
+    heads: Annotated[
+        dict[str, list[str]],
+        "each output's classes; it gives N x classes probabilities, in this order",
+    ]
     test_items: Annotated[int, "items of the test part that it answered as the run did"]
     tolerance: Annotated[float, "by how much a probability may have differed"]
     versions: Annotated[dict[str, str], "the packages that wrote and ran it"]

@@ -67,9 +67,8 @@ def check_items(items: dict[str, str]) -> None:
         "experiment": ("experiment", list(parameters.experiments)),
         "run": ("run", run_names(parameters)),
     }
-    for kind, name in items.items():
-        what, names = known[kind]
-        if name not in names:
+    for kind, (what, names) in known.items():
+        if (name := items.get(kind)) is not None and name not in names:
             raise InputError(f"{PARAMS_FILE}: no {what} named {name}{suggest(name, names)}")
 
 
