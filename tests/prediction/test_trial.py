@@ -163,7 +163,7 @@ def made_up_trial() -> Trial:
     """A model of two readings that is the surer of `big` the larger the first is."""
     about: Any = {
         "dataset": "leaves",
-        "input": {"columns": ["a", "b c"], "mean": [1234.5678, 0.0], "spread": [2.0, 1.0]},
+        "input": {"columns": ["a", "b_c"], "mean": [1234.5678, 0.0], "spread": [2.0, 1.0]},
         "heads": {"size": ["small", "big"]},
     }
 
@@ -180,11 +180,11 @@ def test_readings_are_filled_with_the_means_and_standardised() -> None:
         async with TestClient(server) as client:
             got = [await client.get("/")]
             for a, b in (("1236.5678", "0"), ("1234.5678", "7"), ("", "0"), ("much", "0")):
-                got.append(await client.post("/", data=FormData({"a": a, "b c": b})))
+                got.append(await client.post("/", data=FormData({"a": a, "b_c": b})))
             return [(g.status, await g.text()) for g in got]
 
     empty, larger, mean, absent, text = asyncio.run(talk())
-    assert re.findall(r'name="([^"]*)" value="([^"]*)"', empty[1]) == [("a", "1235"), ("b c", "0")]
+    assert re.findall(r'name="([^"]*)" value="([^"]*)"', empty[1]) == [("a", "1235"), ("b_c", "0")]
     assert empty[1].count("<label for=") == 2
     assert shown(larger[1]) == {"size": ["73.1 %", "26.9 %"]}  # a spread above the mean
     assert ">size: big<" in larger[1]
