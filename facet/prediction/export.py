@@ -121,8 +121,8 @@ def open_model(to: ExportFormat, path: Path) -> Predict:
     if to == "saved_model":
         import tensorflow as tf
 
-        serve = tf.saved_model.load(path).signatures["serving_default"]
-        return lambda X: {head: p.numpy() for head, p in serve(tf.constant(X)).items()}
+        loaded = tf.saved_model.load(path)  # its variables live as long as it is referred to
+        return lambda X: {h: p.numpy() for h, p in loaded.serve(tf.constant(X)).items()}
     if to == "onnx":
         import onnxruntime
 

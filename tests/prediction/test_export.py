@@ -40,7 +40,8 @@ def ask(to: str, path: Path, X: np.ndarray) -> dict[str, np.ndarray]:
         return Interpreter(str(path)).get_signature_runner()(input=X)
     code = (
         "import sys, numpy, tensorflow\n"
-        "out = tensorflow.saved_model.load(sys.argv[1]).serve(numpy.load(sys.argv[2]))\n"
+        "model = tensorflow.saved_model.load(sys.argv[1])\n"
+        "out = model.serve(numpy.load(sys.argv[2]))\n"
         "numpy.savez(sys.argv[3], **{h: p.numpy() for h, p in out.items()})"
     )
     given, answered = path.parent / "given.npy", path.parent / "answered.npz"
