@@ -72,6 +72,9 @@ setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 pictures: $(STAMP)  ## draw the network of RUN=faces_deep-0 into pictures/RUN
 	@python -m facet pictures '$(RUN)'
 
+try: $(STAMP)  ## a page on which to try the model of RUN=faces_deep-0 in a browser
+	@python -m facet try '$(RUN)'
+
 netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
 	@test -f 'data/runs/$(RUN)/model.keras' || \
 	    { echo 'netron: data/runs/$(RUN)/model.keras: not found; say RUN=faces_deep-0' >&2; exit 1; }
@@ -130,8 +133,8 @@ lock: $(STAMP)  ## write the lock files from pyproject.toml; UPGRADE=1: all pack
 
 clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the environment stay
 	rm -rf data metrics/runs metrics/costs metrics/manifests metrics/report.html .ckpt .workers
-	rm -rf dvc_plots pictures review.json review.md
+	rm -rf dvc_plots pictures exports review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures netron report diff sync dashboard watch prune test bench \
+.PHONY: help env repro setting pictures try netron report diff sync dashboard watch prune test bench \
     review portable calibrate lint lock clean asked-python

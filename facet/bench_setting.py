@@ -23,6 +23,7 @@ from facet.base.names import PARAMS_FILE
 from facet.base.processor import usable_cores
 from facet.bench_data import draw_image, peak_memory, serve_slowly
 from facet.errors import InputError
+from facet.setting import find_settings
 
 # DeFungi's images by class.
 FUNGI = {"H1": 4404, "H2": 2334, "H3": 819, "H5": 818, "H6": 739}
@@ -81,6 +82,7 @@ def bench_setting(name: str, real: Path, run: str) -> None:
     `run` names experiments, all if empty. Raises InputError where `real` has no data, or a command
     fails.
     """
+    find_settings(name)
     if not (real / "uci").exists():
         raise InputError(f"{real}: no digits/mnist.npz and uci/ with the published files there")
     with (

@@ -3,24 +3,44 @@
 What a command needs is imported inside it: `facet --help` and completion answer at once.
 """
 
+import os
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typer.exceptions import TyperException
 
+from facet.completion import (
+    complete_experiments,
+    complete_runs,
+    complete_settings,
+    complete_stored_run,
+)
 from facet.launch import errors_in_a_line
 
 app = typer.Typer(
     name="facet",
     help="Train, compare, report and review classifiers with several heads.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Run = Annotated[str, typer.Option(help="runs or experiments, with commas; all if empty")]
+Run = Annotated[
+    str,
+    typer.Option(
+        help="runs or experiments, with commas; all if empty", autocompletion=complete_runs
+    ),
+]
+StoredRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="a run, like faces_deep-0, or a copy of its folder",
+        autocompletion=complete_stored_run,
+    ),
+]
 Jobs = Annotated[int, typer.Option(help="processes; as many as cores if 0", min=0)]
 
 
@@ -70,7 +90,11 @@ def serve() -> None:
 @app.command(epilog="Example: facet review --run faces_deep --commit HEAD~1")
 def review(
     run: Annotated[
-        str, typer.Option(help="runs, experiments or stages, with commas; all if empty")
+        str,
+        typer.Option(
+            help="runs, experiments or stages, with commas; all if empty",
+            autocompletion=complete_runs,
+        ),
     ] = "",
     commit: Annotated[str, typer.Option(help="what to review")] = "HEAD",
     quick: Annotated[bool, typer.Option(help="run nothing, need no data")] = False,
@@ -122,7 +146,7 @@ def comment(
 
 @app.command(epilog="Example: facet predict faces_deep-0 photo.png")
 def predict(
-    run: Annotated[str, typer.Argument(help="a run, like faces_deep-0, or a copy of its folder")],
+    run: StoredRun,
     files: Annotated[
         list[str], typer.Argument(help="images or CSV tables; folders, patterns; - for stdin")
     ],
@@ -156,8 +180,34 @@ def inspect(
     inspect_source(source, name, write)
 
 
+@app.command(epilog="Example: facet export faces_deep-0 --to onnx")
+def export(
+    run: StoredRun,
+    to: Annotated[Literal["saved_model", "onnx", "tflite"], typer.Option(help="the format")],
+    into: Annotated[str, typer.Option(help="a folder; exports/RUN/FORMAT if empty")] = "",
+) -> None:
+    """Write RUN's model for other programs, if it answers there as it did on the test part.
+
+    Beside it lies export.json, with the classes of each head and how inputs are prepared.
+    """
+    from facet.prediction.export import export_run
+
+    export_run(run, to, into)
+
+
+@app.command("try", epilog="Example: facet try faces_deep-0")
+def try_run(
+    run: StoredRun,
+    port: Annotated[int, typer.Option(help="of the page; any that is free if 0", min=0)] = 0,
+) -> None:
+    """Serve a page on which to try RUN's model, on this machine alone, until Ctrl-C."""
+    from facet.prediction.trial import try_model
+
+    try_model(run, port)
+
+
 @app.command(epilog="Example: facet pictures faces_deep-0")
-def pictures(run: Annotated[str, typer.Argument(help="like faces_deep-0")]) -> None:
+def pictures(run: StoredRun) -> None:
     """Write summary.txt, graph.png (needs Graphviz's `dot`) and layers.png into pictures/RUN."""
     from facet.prediction.pictures import draw_network
 
@@ -214,7 +264,11 @@ def prune() -> None:
 
 
 @app.command(epilog="Example: facet setting class,sitting")
-def setting(names: Annotated[str, typer.Argument(help="settings, with commas")]) -> None:
+def setting(
+    names: Annotated[
+        str, typer.Argument(help="settings, with commas", autocompletion=complete_settings)
+    ],
+) -> None:
     """Write settings/NAME.yaml into params.yaml, key by key; several NAMES with commas.
 
     `git checkout params.yaml` undoes it.
@@ -241,7 +295,10 @@ def bench(
 
 @app.command(epilog="Example: facet bench-setting class --run faces_shallow,wine_deep")
 def bench_setting(
-    name: Annotated[str, typer.Argument(help="of settings/, several with commas")] = "class",
+    name: Annotated[
+        str,
+        typer.Argument(help="of settings/, several with commas", autocompletion=complete_settings),
+    ] = "class",
     run: Run = "",
     real: Annotated[
         Path, typer.Option(help="a folder with digits/mnist.npz, uci/faces.tar.gz and wine tables")
@@ -259,7 +316,12 @@ def portable(
         str, typer.Option(help="QEMU's names, with commas; a few common ones if empty")
     ] = "",
     pipeline: Annotated[bool, typer.Option(help="the stages of experiments too")] = True,
-    run: Annotated[str, typer.Option(help="experiments, with commas; all if empty")] = "",
+    run: Annotated[
+        str,
+        typer.Option(
+            help="experiments, with commas; all if empty", autocompletion=complete_experiments
+        ),
+    ] = "",
 ) -> None:
     """Compare the bytes made on this processor with those made on emulated ones."""
     from facet.portability.emulation import compare_processors
@@ -297,12 +359,34 @@ def calibrate(
     calibrate(table, seeds, reviews)
 
 
+def command_names() -> list[str]:
+    """The names of all commands."""
+    return [
+        c.name or c.callback.__name__.replace("_", "-")
+        for c in app.registered_commands
+        if c.callback
+    ]
+
+
 def main() -> None:
     """Run the command line; an error is one line that begins with the command's name."""
-    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    # Stages and DVC are this environment's, wherever the shell looks for programs.
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    names = command_names()
     called = next((word for word in sys.argv[1:] if word in names), "facet")
     with errors_in_a_line(called):
-        app(prog_name="facet")
+        try:
+            status = app(sys.argv[1:] or ["--help"], prog_name="facet", standalone_mode=False)
+        except (
+            TyperException
+        ) as e:  # a command line that is wrong, for which typer takes four lines
+            program = "facet" if called == "facet" else f"facet {called}"
+            message = " ".join(e.format_message().split()).rstrip(".")
+            print(f"{called}: {message} (`{program} --help`)", file=sys.stderr)
+            sys.exit(e.exit_code)
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from facet.base.prepared import AugmentInfo, DataInfo, InputInfo, SplitInfo
 Interval = tuple[float, float]
 RunVerdict = Literal["above chance", "at chance", "below chance", "not applicable"]
 ComparisonVerdict = Literal["better", "worse", "no difference shown"]
+ExportFormat = Literal["saved_model", "onnx", "tflite"]
 ReviewVerdict = Literal["holds", "consistent", "does not hold", "refused", "checked"]
 
 # --- data sets ---------------------------------------------------------------------------------
@@ -67,6 +68,24 @@ class ModelInfo(TypedDict):
     wandb: Annotated[WandbReference, "its W&B run"]
     parameters: Annotated[int, "trainable numbers"]
     multiply_adds: Annotated[int, "multiplications of one item's forward pass"]
+
+
+class ExportInfo(TypedDict):
+    """An exported model. Its input is N x shape, float32: images in 0-1, readings standardised."""
+
+    run: Annotated[str, "EXPERIMENT-SEED"]
+    identity: Annotated[str, "hash of all that the run depends on"]
+    format: Annotated[ExportFormat, "the model's format"]
+    file: Annotated[str, "the model, beside this file"]
+    shape: Annotated[list[int], "an item's: height, width, channels; or the number of readings"]
+    input: Annotated[InputInfo, "how inputs are prepared"]
+    heads: Annotated[
+        dict[str, list[str]],
+        "each output's classes; it gives N x classes probabilities, in this order",
+    ]
+    test_items: Annotated[int, "items of the test part that it answered as the run did"]
+    tolerance: Annotated[float, "by how much a probability may have differed"]
+    versions: Annotated[dict[str, str], "the packages that wrote and ran it"]
 
 
 class HeadMetrics(TypedDict):
@@ -361,6 +380,7 @@ FILES: dict[str, tuple[str, Any]] = {
     "metrics/costs/stages.json": ("JSON, not in git", Timings),
     "metrics/manifests/RUN.json": ("JSON, not in git", Manifest),
     "review.json": ("JSON, not in git", Review),
+    "exports/RUN/FORMAT/export.json": ("JSON, not in git", ExportInfo),
 }
 
 

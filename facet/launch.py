@@ -13,13 +13,63 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from facet.base.names import PARAMS_FILE, STAGES
 from facet.errors import InputError
 
 # What the launcher's environment may hold: the socket of a stage server (an abstract one, its name
 # after an @), and a file to which it appends the stage's name and seconds.
 SERVER_VARIABLE, TIMINGS_VARIABLE = "FACET_STAGE_SERVER", "FACET_TIMINGS"
+
+# What a stage's help calls for, by the name of its parameter.
+EXAMPLES = {"dataset": "wine", "experiment": "wine_deep", "run": "wine_deep-0"}
+
+
+class LineParser(argparse.ArgumentParser):
+    """argparse whose errors are one line; not typer, which takes a quarter of what pickle takes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line and end the process with status 2."""
+        print(f"{self.prog.split()[-1]}: {message} (`{self.prog} --help`)", file=sys.stderr)
+        sys.exit(2)
+
+
+def find_stage(words: list[str]) -> str:
+    """The stage that a command line begins with; help, or a wrong name, end the process."""
+    parser = LineParser(
+        "python -m stages",
+        description="Run one stage, as DVC does. `python -m stages NAME --help` explains it.",
+        epilog="Example: python -m stages train wine_deep-0",
+    )
+    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(STAGES)}")
+    name: str = parser.parse_args(words).name
+    if name not in STAGES:
+        from facet.base.config import suggest  # with pydantic
+
+        parser.error(f"no stage named {name}{suggest(name, STAGES)}")
+    return name
+
+
+def check_items(items: dict[str, str]) -> None:
+    """Raise InputError, with the nearest name, for an item that params.yaml lacks.
+
+    `items` maps what it is (dataset, experiment or run) to its name.
+    """
+    from facet.base.config import check_params, read_params, run_names, suggest
+
+    try:
+        parameters = check_params(read_params())
+    except InputError:  # nothing can be said of the name
+        return
+    known = {
+        "dataset": ("data set", list(parameters.datasets)),
+        "experiment": ("experiment", list(parameters.experiments)),
+        "run": ("run", run_names(parameters)),
+    }
+    for kind, (what, names) in known.items():
+        if (name := items.get(kind)) is not None and name not in names:
+            raise InputError(f"{PARAMS_FILE}: no {what} named {name}{suggest(name, names)}")
 
 
 def launch_stage(name: str, words: list[str]) -> None:
@@ -68,12 +118,19 @@ def run_stage(main: Callable[..., None]) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     name = Path(sys.argv[0]).stem
-    # Not typer, which takes a quarter of the time that pickle takes.
-    parser = argparse.ArgumentParser(name, description=main.__doc__)
-    for parameter in inspect.signature(main).parameters:
-        parser.add_argument(parameter)
+    kinds = list(inspect.signature(main).parameters)
+    program = f"python -m stages {name}"
+    example = " ".join(["Example:", program, *(EXAMPLES.get(kind, "") for kind in kinds)])
+    parser = LineParser(program, description=main.__doc__, epilog=example)
+    for kind in kinds:
+        parser.add_argument(kind, metavar=kind.upper())
+    items = vars(parser.parse_args())
     with errors_in_a_line(name):
-        main(**vars(parser.parse_args()))
+        try:
+            main(**items)
+        except InputError:
+            check_items(items)  # a wrong name is the reason for whatever was not found
+            raise
 
 
 @contextlib.contextmanager

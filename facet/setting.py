@@ -12,17 +12,23 @@ from facet.errors import InputError
 SETTINGS_FOLDER = Path("settings")
 
 
+def find_settings(names: str) -> list[Path]:
+    """The files of settings, NAMES with commas. Raises InputError for one that is not there."""
+    files = [SETTINGS_FOLDER / f"{name}.yaml" for name in names.split(",")]
+    for file in files:
+        if not file.exists():
+            known = [p.stem for p in SETTINGS_FOLDER.glob("*.yaml")]
+            raise InputError(f"{file}: no setting of that name{suggest(file.stem, known)}")
+    return files
+
+
 def apply_setting(names: str) -> None:
     """Write settings/NAME.yaml into params.yaml, key by key; several NAMES with commas.
 
     `git checkout params.yaml` undoes it.
     """
     tree = read_params()
-    for name in names.split(","):
-        file = SETTINGS_FOLDER / f"{name}.yaml"
-        if not file.exists():
-            known = [p.stem for p in SETTINGS_FOLDER.glob("*.yaml")]
-            raise InputError(f"{file}: no setting of that name{suggest(name, known)}")
+    for file in find_settings(names):
         tree = merge(tree, read_params(file))
     check_params(tree)
     with atomic_write(PARAMS_FILE) as aside:

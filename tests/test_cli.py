@@ -1,17 +1,21 @@
 """The program `facet`: help with examples, completion, errors in one line, and quick to start."""
 
+import os
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import yaml
 
-from facet.cli import app
-from tests.helpers import ROOT, run_program, words_of
+from facet.base.names import STAGES
+from facet.cli import command_names, main
+from tests.helpers import ROOT, run_program, small_parameters, words_of
 
-COMMANDS = [c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback]
+COMMANDS = command_names()
 HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
 
 
@@ -26,21 +30,37 @@ def test_help_names_every_command() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_has_an_example(command: str) -> None:
-    done = facet(command, "--help")
+# Runs a module with the words that follow, then says which heavy modules that imported.
+WATCHED = f"""
+import runpy, sys
+sys.argv = sys.argv[1:]
+sys.path.insert(0, {str(ROOT)!r})
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    print("imported", *[m for m in {HEAVY} if m in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_an_example_and_does_no_work(command: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WATCHED, "facet", *command.split(), "--help"]
+    done = run_program(*words, folder=tmp_path)
     assert done.returncode == 0
-    assert f"facet {command}" in done.stdout.partition("Example:")[2]
+    assert not command or f"facet {command}" in done.stdout.partition("Example:")[2]
+    assert done.stderr == "imported\n"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nsys.argv = ['facet', '--help']\nfrom facet.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
-    )
-    done = run_program(sys.executable, "-c", code)
-    assert done.stderr == "[]\n"
+@pytest.mark.parametrize("stage", ["", *STAGES])
+def test_help_of_a_stage_has_an_example_and_does_no_work(stage: str, tmp_path: Path) -> None:
+    module = f"stages.{stage}" if stage else "stages"
+    done = run_program(sys.executable, "-c", WATCHED, module, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert f"python -m stages {stage}" in done.stdout.partition("Example:")[2]
+    # What a stage computes with is imported with it; TensorFlow, W&B and DVC are not.
+    assert not {"tensorflow", "keras", "wandb", "dvc"} & set(done.stderr.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version_is_the_projects_beside_those_of_what_computes() -> None:
@@ -56,9 +76,105 @@ def test_an_error_is_one_line_that_names_the_command(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("setting: params.yaml: ")
     assert done.stderr.count("\n") == 1
-    assert facet("nothing").returncode == 2
 
 
-def test_completion_knows_the_commands() -> None:
-    words = {"_FACET_COMPLETE": "complete_bash", "COMP_WORDS": "facet re", "COMP_CWORD": "1"}
-    assert facet(**words).stdout.split() == ["repro", "review", "report"]
+def run_here(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str]:
+    """The exit status of the program in this process, and what it says on stderr."""
+    with mock.patch.object(sys, "argv", ["facet", *words]), pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("repor", "report"),
+        ("repro --jobs many", "--jobs"),
+        ("repro --job 1", "--job"),
+        ("predict", "RUN"),
+        ("export plain-0 --to onx", "onnx"),
+        ("export plain-0", "--to"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_status_2(
+    line: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = run_here(capsys, *line.split())
+    assert status == 2
+    assert said.count("\n") == 1
+    command = line.split()[0]
+    assert said.startswith(f"{command if command in COMMANDS else 'facet'}: ")
+    assert named in words_of(said)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "predict plan-0 x.png",
+        "export plan-0 --to onnx",
+        "try plan-0",
+        "pictures plan-0",
+        "repro --run plan-0",
+    ],
+)
+def test_a_misspelt_run_is_one_line_with_the_nearest_name(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(small_parameters("embedded")))
+    status, said = run_here(capsys, *line.split())
+    assert status == 1
+    assert said.count("\n") == 1
+    assert said.startswith(f"{line.split()[0]}: ")
+    assert {"plain-0", "plain"} & words_of(said)
+
+
+def test_a_misspelt_stage_or_item_is_one_line_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_parameters("embedded")))
+    for words, status, nearest in (
+        ("trian plain-0", 2, "train"),
+        ("train plan-0", 1, "plain-0"),
+        ("pickle fces", 1, "faces"),
+        ("augment plan", 1, "plain"),
+        ("pickle", 2, "DATASET"),
+    ):
+        done = run_program(sys.executable, "-m", "stages", *words.split(), folder=tmp_path)
+        assert done.returncode == status
+        assert done.stderr.count("\n") == 1
+        assert nearest in words_of(done.stderr)
+
+
+def test_what_it_starts_is_of_its_own_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.dict(os.environ, PATH="/usr/bin:/bin"):
+        run_here(capsys, "--version")
+        words = ["python", "-c", "import sys; print(sys.prefix)"]
+        assert subprocess.check_output(words, text=True).strip() == sys.prefix
+
+
+def complete(line: str, folder: Path) -> list[str]:
+    """What bash would be offered for the last word of a line."""
+    words = line.split(" ")
+    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = facet(folder=folder, _FACET_COMPLETE="complete_bash", **asked)
+    return done.stdout.split()
+
+
+def test_completion_knows_commands_and_names(tmp_path: Path) -> None:
+    assert complete("facet re", tmp_path) == ["repro", "review", "report"]
+    assert complete("facet repro --run pl", tmp_path) == []  # no project there
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(small_parameters("embedded")))
+    (tmp_path / "data/runs/plain-0").mkdir(parents=True)
+    (tmp_path / "data/runs/plain-0/model.json").touch()
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/class.yaml").touch()
+    assert complete("facet predict ", tmp_path) == ["plain-0"]
+    assert complete("facet repro --run pl", tmp_path) == ["plain", "plain-0"]
+    assert complete("facet review --run plain,dr", tmp_path) == ["plain,dropped", "plain,dropped-0"]
+    assert complete("facet portable --run dr", tmp_path) == ["dropped"]
+    assert complete("facet setting cl", tmp_path) == ["class"]
+
+
+def test_completion_is_installed_by_the_program(tmp_path: Path) -> None:
+    done = facet("--install-completion", "bash", HOME=str(tmp_path))
+    assert done.returncode == 0
+    assert "_FACET_COMPLETE" in (tmp_path / ".bash_completions/facet.sh").read_text()

@@ -19,6 +19,8 @@ PROGRAM = re.compile(r"^(import|from) \w", re.M)
 OF_DEV = {
     "visualkeras": "`make pictures` draws by it, in the environment that has all groups",
     "vl-convert-python": "who updates the page of `dvc plots show` makes it anew",
+    "onnxruntime": "`facet export` checks by it, and says so where it is not installed",
+    "ai-edge-litert": "the same",
 }
 
 # What the program asks for and does without.

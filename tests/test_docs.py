@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from facet.cli import app
+from facet.cli import command_names
 from tests.helpers import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-COMMANDS = {c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback}
+COMMANDS = set(command_names())
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 # Names that messages take from variables.
 NAMED_FILES = r"\.\.\.|dvc\.lock|params\.yaml"

@@ -29,6 +29,7 @@ ROOMS = (
     "bench_setting",
     "bench",
     "readme_picture",
+    "completion",
     "cli",
     "__main__",
 )

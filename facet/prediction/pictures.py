@@ -8,23 +8,9 @@ from typing import Any
 
 from PIL import ImageFont
 
-from facet.base.names import RUN
-from facet.errors import InputError
-from facet.models.runtime import configure_tensorflow, silence_native_output
+from facet.prediction.trained_run import find_folder, load_model
 
 PICTURES_FOLDER = Path("pictures")
-
-
-def load_model(run: str) -> Any:
-    """The saved Keras model of a run."""
-    path = Path(RUN.format(run)) / "model.keras"
-    if not path.exists():
-        raise InputError(f"{path}: not found; make it with `make repro RUN={run}` or `dvc pull`")
-    configure_tensorflow(1)
-    import keras
-
-    with silence_native_output():
-        return keras.saving.load_model(path, compile=False)
 
 
 def draw_layers(model: Any, path: Path) -> None:
@@ -63,12 +49,11 @@ def draw_layers(model: Any, path: Path) -> None:
 
 def draw_network(run: str) -> None:
     """Write summary.txt, graph.png (needs Graphviz's `dot`) and layers.png into pictures/RUN."""
-    if not run:
-        raise InputError("RUN: not given; say make pictures RUN=faces_deep-0")
-    model = load_model(run)
+    stored = find_folder(run)
+    model = load_model(stored)
     import keras
 
-    folder = PICTURES_FOLDER / run
+    folder = PICTURES_FOLDER / stored.name
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     model.summary(line_length=110, print_fn=lambda text, **_: lines.append(text))

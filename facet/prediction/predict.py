@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from facet.base.config import Read, suggest
-from facet.base.names import IMAGE_SUFFIXES, RUN, TABLE_SUFFIXES
+from facet.base.names import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from facet.base.prepared import InputInfo
 from facet.datasets import decode, inputs
 from facet.datasets.depth import DepthError
@@ -21,16 +21,8 @@ from facet.datasets.readings import encode_readings, fill_missing
 from facet.datasets.tables import is_missing, read_tables
 from facet.errors import InputError
 from facet.formats import ModelInfo
-from facet.models.runtime import configure_tensorflow, silence_native_output
 from facet.models.training import predict_batch
-
-ROOT = Path(__file__).parents[2]
-
-
-def find_folder(run: str) -> Path:
-    """The folder of RUN: itself a folder, or a run of the project here, or of Facet's own."""
-    stored = Path(RUN.format(run))
-    return next((p for p in (Path(run), stored, ROOT / stored) if p.is_dir()), stored)
+from facet.prediction.trained_run import find_folder, load_model, read_description
 
 
 def list_files(words: list[str], suffixes: set[str], stdin: Path) -> dict[str, Path]:
@@ -56,21 +48,12 @@ def list_files(words: list[str], suffixes: set[str], stdin: Path) -> dict[str, P
     return found
 
 
-def read_description(folder: Path) -> ModelInfo:
-    """What a run's folder says of its model."""
-    path = folder / "model.json"
-    try:
-        about: ModelInfo = json.loads(path.read_text())
-        about["heads"], about["input"]  # KeyError here and not later
-        return about
-    except FileNotFoundError:
-        known = [p.name for p in folder.parent.glob("*-*")] if folder.parent.is_dir() else []
-        hint = suggest(folder.name, known) if known else ""
-        raise InputError(
-            f"{path}: not found; make it with `make repro` or `dvc pull`{hint}"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path}: not a run's description ({e}); make the run again") from None
+def load_exact_model(folder: Path) -> Any:
+    """The model of a run's folder as it was trained. Raises InputError if it is not whole."""
+    model = load_model(folder)
+    from facet.models import network  # imports Keras, which `load_model` did in silence
+
+    return network.make_exact(model)
 
 
 def prepare_image(path: Path, how: InputInfo) -> np.ndarray:
@@ -156,19 +139,7 @@ def answer_files(folder: Path, about: ModelInfo, files: dict[str, Path], as_json
 
     Raises InputError where that is no whole model, or some files could not be used.
     """
-    configure_tensorflow(1)
-    import keras
-
-    from facet.models import network
-
-    try:
-        with silence_native_output():
-            saved = keras.saving.load_model(folder / "model.keras", compile=False)
-            model = network.make_exact(saved)
-    except (OSError, ValueError) as e:
-        raise InputError(
-            f"{folder}/model.keras: not a whole model ({e}); make the run again"
-        ) from e
+    model = load_exact_model(folder)
     bad = 0
     for file, path in files.items():
         try:

@@ -38,7 +38,8 @@ def find_targets(wanted: str, stages: dict[str, Stage]) -> list[str]:
         of = re.compile(rf"{re.escape(name)}|evaluate@{re.escape(name)}(-\d+)?")
         meant = [s for s in stages if of.fullmatch(s)]
         if not meant:
-            known = [*stages, *(s.partition("@")[2] for s in stages if s.startswith("evaluate@"))]
+            runs = [s.partition("@")[2] for s in stages if s.startswith("evaluate@")]
+            known = [*stages, *runs, *dict.fromkeys(run.rpartition("-")[0] for run in runs)]
             raise InputError(f"RUN={name}: no run, experiment or stage{suggest(name, known)}")
         found += meant
     return found

@@ -17,6 +17,7 @@ from facet.base.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.formats import Finding, Manifest, Review, RunReference, StageVerdict
+from facet.report.diff import resolve_commit
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Lock, Stage
 from facet.review.page import render_page
@@ -93,7 +94,7 @@ def review_commit(
     Raises InputError where the result does not come out.
     """
     root = Path(run_git("rev-parse", "--show-toplevel")).resolve()
-    sha = run_git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}")
+    sha = resolve_commit("COMMIT", commit)
     if not quick and run_git("rev-parse", "--is-shallow-repository") == "true":
         raise InputError(
             f"{root}: a shallow clone does not hold the history that the result came from; "

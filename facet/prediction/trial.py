@@ -1,0 +1,244 @@
+"""Try a trained model in the browser, on an own picture or readings: `facet try RUN`.
+
+The page is served to this machine alone and loads nothing from elsewhere. It works without its
+script, which lets a picture be dropped on it.
+"""
+
+import asyncio
+import base64
+import csv
+import io
+import signal
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from facet.base.names import METRICS
+from facet.base.prepared import InputInfo
+from facet.base.storage import read_json
+from facet.datasets.decode import decode_image
+from facet.errors import InputError
+from facet.formats import ModelInfo
+from facet.prediction.predict import load_exact_model, predict_probabilities, prepare_inputs
+from facet.prediction.trained_run import find_folder, find_path, read_description
+
+HERE = Path(__file__).parent
+HOST = "127.0.0.1"
+MAX_BYTES = 64 << 20  # of an upload
+SHOWN_PIXELS = 320  # the longer side of the picture as it came
+FIRST_CLASSES = 5  # shown at once, the others on demand
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'self'; "
+    "script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one item."""
+
+    item: str
+    heads: dict[str, list[tuple[str, float]]]
+    """By head: its classes with their probabilities, the likeliest first."""
+    pictures: dict[str, str]
+    """A picture's addresses by caption: as it came, and as the network sees it."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model that is tried."""
+
+    run: str
+    about: ModelInfo
+    model: Any
+    judged: dict[str, str]
+    """By head: how it did on the test part, in words; empty where that is not here."""
+
+
+def open_trial(run: str) -> Trial:
+    """The model of RUN, and how it did. Raises InputError where RUN is no trained run."""
+    folder = find_folder(run)
+    about = read_description(folder)
+    name = f"{about['experiment']}-{about['seed']}"
+    metrics = find_path(METRICS.format(name))
+    heads = read_json(metrics)["heads"] if metrics.exists() else {}
+    judged = {
+        head: f"{m['verdict']}, balanced accuracy {m['balanced_accuracy']:.3f}, "
+        f"chance {m['balanced_chance']:.3f}"
+        for head, m in heads.items()
+        if m["balanced_accuracy"] is not None
+    }
+    return Trial(name, about, load_exact_model(folder), judged)
+
+
+def picture_address(image: Image.Image) -> str:
+    """An image as the address of itself, for a page that may load nothing."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def show_pictures(path: Path, X: np.ndarray) -> dict[str, str]:
+    """A picture as it came and as the network sees it, `X` (height, width, channels) in 0-1."""
+    came = Image.fromarray(decode_image(path))
+    came.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+    pixels = np.rint(X * 255).astype("uint8")
+    seen = Image.fromarray(pixels[:, :, 0] if X.shape[2] == 1 else pixels)
+    color = "grey" if X.shape[2] == 1 else "colour"
+    return {
+        "As it came": picture_address(came),
+        f"As the network sees it: {seen.width} x {seen.height} pixels, {color}": picture_address(
+            seen
+        ),
+    }
+
+
+def ask_model(trial: Trial, content: bytes, name: str) -> Answer:
+    """What the model says of a file's content, `name` to the user.
+
+    Raises InputError where that is no image, or no table of the model's readings.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(content)
+        try:
+            _, X = prepare_inputs(name, path, trial.about["input"])
+            pictures = {} if "columns" in trial.about["input"] else show_pictures(path, X[0])
+        except InputError as e:
+            raise InputError(str(e).replace(str(path), name)) from None
+    heads = trial.about["heads"]
+    p = {head: rows[0] for head, rows in predict_probabilities(trial.model, X, heads).items()}
+    answers = {
+        head: [(classes[i], float(p[head][i])) for i in np.argsort(-p[head], kind="stable")]
+        for head, classes in heads.items()
+    }
+    return Answer(name, answers, pictures)
+
+
+def mean_readings(how: InputInfo) -> dict[str, str]:
+    """Each reading's mean over the training items, four digits of it; {} for images."""
+    means = zip(how.get("columns", []), how.get("mean", []), strict=True)
+    return {name: f"{float(f'{mean:.4g}'):g}" for name, mean in means}
+
+
+def write_row(readings: dict[str, str]) -> bytes:
+    """A CSV table of one row."""
+    text = io.StringIO()
+    csv.writer(text).writerows([list(readings), list(readings.values())])
+    return text.getvalue().encode()
+
+
+async def read_form(request: web.Request, trial: Trial) -> tuple[Answer, dict[str, str]]:
+    """The answer to what the page sent, and the readings that it sent. Raises InputError."""
+    try:
+        form = await request.post()
+    except web.HTTPRequestEntityTooLarge:
+        raise InputError(f"the picture is larger than {MAX_BYTES >> 20} MiB") from None
+    means = mean_readings(trial.about["input"])
+    if means:
+        readings = {name: str(form.get(name, "")).strip() for name in means}
+        return ask_model(trial, write_row(readings), "the readings"), readings
+    upload = form.get("picture")
+    if not isinstance(upload, web.FileField) or not upload.filename:
+        raise InputError("no picture was chosen; choose one, or drop it on the page")
+    return ask_model(trial, upload.file.read(), Path(upload.filename).name), {}
+
+
+def make_application(trial: Trial) -> web.Application:
+    """The page as a web application: GET / is the form, POST / answers it."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("trial.html.j2")
+    how = trial.about["input"]
+    spreads = dict(zip(how.get("columns", []), how.get("spread", []), strict=True))
+
+    def respond(
+        readings: dict[str, str], answer: Answer | None = None, error: str = ""
+    ) -> web.Response:
+        text = template.render(
+            trial=trial,
+            readings=readings,
+            means=mean_readings(how),
+            spreads=spreads,
+            answer=answer,
+            error=error,
+            first=FIRST_CLASSES,
+        )
+        status = 400 if error else 200
+        return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
+
+    async def show_form(_: web.Request) -> web.Response:
+        return respond(mean_readings(how))
+
+    async def show_answer(request: web.Request) -> web.Response:
+        try:
+            answer, readings = await read_form(request, trial)
+        except InputError as e:
+            return respond(mean_readings(how), error=" ".join(str(e).split()))
+        return respond(readings, answer)
+
+    async def show_style(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(HERE / "trial.css", headers=HEADERS)
+
+    async def show_script(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(HERE / "trial.js", headers=HEADERS)
+
+    @web.middleware
+    async def refuse_other_names(request: web.Request, handler: Any) -> web.StreamResponse:
+        """A page elsewhere may give this machine a name of its own, to read what it answers."""
+        if request.url.host not in (HOST, "localhost"):
+            raise web.HTTPForbidden(text=f"this page is for {HOST} alone")
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    application = web.Application(client_max_size=MAX_BYTES, middlewares=[refuse_other_names])
+    application.add_routes(
+        [
+            web.get("/", show_form),
+            web.post("/", show_answer),
+            web.get("/trial.css", show_style),
+            web.get("/trial.js", show_script),
+        ]
+    )
+    return application
+
+
+async def serve_page(trial: Trial, port: int) -> None:
+    """Serve the page until cancelled. Raises InputError where the port is taken."""
+    runner = web.AppRunner(make_application(trial), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, HOST, port).start()
+        print(
+            f"http://{HOST}:{runner.addresses[0][1]}/ tries {trial.run}; Ctrl-C ends it", flush=True
+        )
+        await asyncio.Event().wait()
+    except OSError as e:
+        raise InputError(f"port {port}: {e.strerror}; choose another, --port 0 any") from None
+    finally:
+        await runner.cleanup()
+
+
+def try_model(run: str, port: int) -> None:
+    """Serve a page on which RUN's model can be tried, on this machine alone, until Ctrl-C.
+
+    `port` 0 is any that is free; the page's address is printed. Raises InputError where RUN is no
+    trained run, or the port is taken.
+    """
+    trial = open_trial(run)
+    # A shell has those that it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    asyncio.run(serve_page(trial, port))
