@@ -72,8 +72,8 @@ setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 pictures: $(STAMP)  ## draw the network of RUN=faces_deep-0 into pictures/RUN
 	@python -m facet pictures '$(RUN)'
 
-try: $(STAMP)  ## a page on which to try the model of RUN=faces_deep-0 in a browser
-	@python -m facet try '$(RUN)'
+demo: $(STAMP)  ## a page on which to try the model of RUN=faces_deep-0 in a browser
+	@python -m facet demo '$(RUN)'
 
 netron: $(STAMP)  ## look at the saved model of RUN=faces_deep-0 in a browser
 	@test -f 'data/runs/$(RUN)/model.keras' || \
@@ -136,5 +136,5 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf dvc_plots pictures exports review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures try netron report diff sync dashboard watch prune test bench \
+.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test bench \
     review portable calibrate lint lock clean asked-python

@@ -195,15 +195,15 @@ def export(
     export_run(run, to, into)
 
 
-@app.command("try", epilog="Example: facet try faces_deep-0")
-def try_run(
+@app.command(epilog="Example: facet demo faces_deep-0")
+def demo(
     run: StoredRun,
     port: Annotated[int, typer.Option(help="of the page; any that is free if 0", min=0)] = 0,
 ) -> None:
     """Serve a page on which to try RUN's model, on this machine alone, until Ctrl-C."""
-    from facet.prediction.trial import try_model
+    from facet.prediction.demo import serve_demo
 
-    try_model(run, port)
+    serve_demo(run, port)
 
 
 @app.command(epilog="Example: facet pictures faces_deep-0")
@@ -250,7 +250,7 @@ def trial(
 
     A W&B sweep calls it (docs/sweep.yaml) and is told these metrics.
     """
-    from facet.grid.trial import run_trial
+    from facet.grid.sweep import run_trial
 
     run_trial(experiment, values)
 

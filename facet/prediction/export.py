@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from facet.base.arrays import load_arrays
 from facet.base.config import parse_run
 from facet.base.names import AUGMENTED
 from facet.base.prepared import SplitData, load_prepared, select_split
-from facet.base.storage import atomic_write, load_pickle, write_json
+from facet.base.storage import atomic_write, write_json
 from facet.errors import InputError
 from facet.formats import ExportFormat, ExportInfo
 from facet.models.runtime import silence_native_output
@@ -69,14 +70,14 @@ def check_target(folder: Path) -> None:
 
 
 def read_test_items(folder: Path, run: str) -> tuple[SplitData, dict[str, Any]]:
-    """The items that a run was tested on and what it answered, by the names in predictions.pkl.
+    """The items that a run was tested on and what it answered, by the names in predictions.npz.
 
     Raises InputError where they are not here, are none, or are no longer the same.
     """
     experiment, seed = parse_run(run)
     data = find_path(AUGMENTED.format(experiment))
     test = select_split(load_prepared(data), seed).splits["test"]
-    answers = load_pickle(folder / "predictions.pkl")
+    answers = load_arrays(folder / "predictions.npz")
     if not len(test):
         raise InputError(f"{data}: has no test items to check the export with (split.test)")
     if test.names.tolist() != answers["names_test"].tolist():

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facet.base.storage import load_pickle, save_pickle
+from facet.base.arrays import load_arrays, save_arrays
 from facet.errors import InputError
 from facet.formats import ExportInfo
 from facet.prediction.export import FILES, check_packages
 from tests.helpers import Project, words_of
 
-PREDICTIONS = "data/runs/plain-0/predictions.pkl"
+PREDICTIONS = "data/runs/plain-0/predictions.npz"
 
 
 def export(project: Project, *words: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def test_it_answers_for_raw_images_prepared_as_the_json_says(tracked: Project, t
     about: dict[str, Any] = json.loads((folder / "export.json").read_text())
     assert set(about) == set(get_type_hints(ExportInfo))
 
-    expected = load_pickle(tracked.folder / PREDICTIONS)
+    expected = load_arrays(tracked.folder / PREDICTIONS)
     files = [tracked.folder / "data/faces/raw/images" / n for n in expected["names_test"].tolist()]
     assert about["test_items"] == len(files) > 3
     images = [Image.open(f).convert(about["input"]["mode"]) for f in files]
@@ -80,11 +80,11 @@ def test_one_that_answers_otherwise_is_refused_and_the_earlier_one_stays(tracked
     words = ("plain-0", "--to", "tflite", "--into", "phone")
     assert export(tracked, *words).returncode == 0
     before = {p.name: p.read_bytes() for p in (tracked.folder / "phone").iterdir()}
-    output = load_pickle(tracked.folder / PREDICTIONS)
+    output = load_arrays(tracked.folder / PREDICTIONS)
     p = output["pose_test"]
     other_class = p[:, ::-1].copy()
     for answers, named in ((p + np.float32(0.01), "1.0e-02"), (other_class, "pose")):
-        save_pickle(tracked.folder / PREDICTIONS, output | {"pose_test": answers})
+        save_arrays(tracked.folder / PREDICTIONS, output | {"pose_test": answers})
         done = export(tracked, *words)
         assert done.returncode == 1
         assert done.stderr.startswith("export: plain-0 as tflite ")

@@ -1,4 +1,4 @@
-"""Try a trained model in the browser, on an own picture or readings: `facet try RUN`.
+"""Try a trained model in the browser, on an own picture or readings: `facet demo RUN`.
 
 The page is served to this machine alone and loads nothing from elsewhere. It works without its
 script, which lets a picture be dropped on it.
@@ -53,7 +53,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Demo:
     """A model that is tried."""
 
     run: str
@@ -63,7 +63,7 @@ class Trial:
     """By head: how it did on the test part, in words; empty where that is not here."""
 
 
-def open_trial(run: str) -> Trial:
+def open_demo(run: str) -> Demo:
     """The model of RUN, and how it did. Raises InputError where RUN is no trained run."""
     folder = find_folder(run)
     about = read_description(folder)
@@ -76,7 +76,7 @@ def open_trial(run: str) -> Trial:
         for head, m in heads.items()
         if m["balanced_accuracy"] is not None
     }
-    return Trial(name, about, load_exact_model(folder), judged)
+    return Demo(name, about, load_exact_model(folder), judged)
 
 
 def picture_address(image: Image.Image) -> str:
@@ -101,7 +101,7 @@ def show_pictures(path: Path, X: np.ndarray) -> dict[str, str]:
     }
 
 
-def ask_model(trial: Trial, content: bytes, name: str) -> Answer:
+def ask_model(demo: Demo, content: bytes, name: str) -> Answer:
     """What the model says of a file's content, `name` to the user.
 
     Raises InputError where that is no image, or no table of the model's readings.
@@ -110,12 +110,12 @@ def ask_model(trial: Trial, content: bytes, name: str) -> Answer:
         path = Path(folder) / "upload"
         path.write_bytes(content)
         try:
-            _, X = prepare_inputs(name, path, trial.about["input"])
-            pictures = {} if "columns" in trial.about["input"] else show_pictures(path, X[0])
+            _, X = prepare_inputs(name, path, demo.about["input"])
+            pictures = {} if "columns" in demo.about["input"] else show_pictures(path, X[0])
         except InputError as e:
             raise InputError(str(e).replace(str(path), name)) from None
-    heads = trial.about["heads"]
-    p = {head: rows[0] for head, rows in predict_probabilities(trial.model, X, heads).items()}
+    heads = demo.about["heads"]
+    p = {head: rows[0] for head, rows in predict_probabilities(demo.model, X, heads).items()}
     answers = {
         head: [(classes[i], float(p[head][i])) for i in np.argsort(-p[head], kind="stable")]
         for head, classes in heads.items()
@@ -136,23 +136,23 @@ def write_row(readings: dict[str, str]) -> bytes:
     return text.getvalue().encode()
 
 
-async def read_form(request: web.Request, trial: Trial) -> tuple[Answer, dict[str, str]]:
+async def read_form(request: web.Request, demo: Demo) -> tuple[Answer, dict[str, str]]:
     """The answer to what the page sent, and the readings that it sent. Raises InputError."""
     try:
         form = await request.post()
     except web.HTTPRequestEntityTooLarge:
         raise InputError(f"the picture is larger than {MAX_BYTES >> 20} MiB") from None
-    means = mean_readings(trial.about["input"])
+    means = mean_readings(demo.about["input"])
     if means:
         readings = {name: str(form.get(name, "")).strip() for name in means}
-        return ask_model(trial, write_row(readings), "the readings"), readings
+        return ask_model(demo, write_row(readings), "the readings"), readings
     upload = form.get("picture")
     if not isinstance(upload, web.FileField) or not upload.filename:
         raise InputError("no picture was chosen; choose one, or drop it on the page")
-    return ask_model(trial, upload.file.read(), Path(upload.filename).name), {}
+    return ask_model(demo, upload.file.read(), Path(upload.filename).name), {}
 
 
-def make_application(trial: Trial) -> web.Application:
+def make_application(demo: Demo) -> web.Application:
     """The page as a web application: GET / is the form, POST / answers it."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -161,15 +161,15 @@ def make_application(trial: Trial) -> web.Application:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("trial.html.j2")
-    how = trial.about["input"]
+    template = environment.get_template("demo.html.j2")
+    how = demo.about["input"]
     spreads = dict(zip(how.get("columns", []), how.get("spread", []), strict=True))
 
     def respond(
         readings: dict[str, str], answer: Answer | None = None, error: str = ""
     ) -> web.Response:
         text = template.render(
-            trial=trial,
+            demo=demo,
             readings=readings,
             means=mean_readings(how),
             spreads=spreads,
@@ -185,16 +185,16 @@ def make_application(trial: Trial) -> web.Application:
 
     async def show_answer(request: web.Request) -> web.Response:
         try:
-            answer, readings = await read_form(request, trial)
+            answer, readings = await read_form(request, demo)
         except InputError as e:
             return respond(mean_readings(how), error=" ".join(str(e).split()))
         return respond(readings, answer)
 
     async def show_style(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(HERE / "trial.css", headers=HEADERS)
+        return web.FileResponse(HERE / "demo.css", headers=HEADERS)
 
     async def show_script(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(HERE / "trial.js", headers=HEADERS)
+        return web.FileResponse(HERE / "demo.js", headers=HEADERS)
 
     @web.middleware
     async def refuse_other_names(request: web.Request, handler: Any) -> web.StreamResponse:
@@ -209,21 +209,21 @@ def make_application(trial: Trial) -> web.Application:
         [
             web.get("/", show_form),
             web.post("/", show_answer),
-            web.get("/trial.css", show_style),
-            web.get("/trial.js", show_script),
+            web.get("/demo.css", show_style),
+            web.get("/demo.js", show_script),
         ]
     )
     return application
 
 
-async def serve_page(trial: Trial, port: int) -> None:
+async def serve_page(demo: Demo, port: int) -> None:
     """Serve the page until cancelled. Raises InputError where the port is taken."""
-    runner = web.AppRunner(make_application(trial), access_log=None)
+    runner = web.AppRunner(make_application(demo), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, port).start()
         print(
-            f"http://{HOST}:{runner.addresses[0][1]}/ tries {trial.run}; Ctrl-C ends it", flush=True
+            f"http://{HOST}:{runner.addresses[0][1]}/ tries {demo.run}; Ctrl-C ends it", flush=True
         )
         await asyncio.Event().wait()
     except OSError as e:
@@ -232,13 +232,13 @@ async def serve_page(trial: Trial, port: int) -> None:
         await runner.cleanup()
 
 
-def try_model(run: str, port: int) -> None:
+def serve_demo(run: str, port: int) -> None:
     """Serve a page on which RUN's model can be tried, on this machine alone, until Ctrl-C.
 
     `port` 0 is any that is free; the page's address is printed. Raises InputError where RUN is no
     trained run, or the port is taken.
     """
-    trial = open_trial(run)
+    demo = open_demo(run)
     # A shell has those that it starts in the background ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    asyncio.run(serve_page(trial, port))
+    asyncio.run(serve_page(demo, port))

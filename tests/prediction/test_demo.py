@@ -1,4 +1,4 @@
-"""The page of `facet try`: by HTTP and in Debian's Chromium, on a trained run and a made-up one."""
+"""The page of `facet demo`: by HTTP and in Debian's Chromium, on a trained run and a made-up one."""
 
 import asyncio
 import base64
@@ -20,8 +20,8 @@ from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
-from facet.base.storage import load_pickle
-from facet.prediction.trial import Trial, make_application
+from facet.base.arrays import load_arrays
+from facet.prediction.demo import Demo, make_application
 from tests.helpers import Project
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -50,7 +50,7 @@ def served(_tracked: Project) -> Iterator[Page]:
 
 def first_answer(project: Project) -> tuple[Path, dict[str, list[str]]]:
     """A test image, and by head the shares that the training gave its classes, largest first."""
-    output = load_pickle(project.folder / "data/runs/plain-0/predictions.pkl")
+    output = load_arrays(project.folder / "data/runs/plain-0/predictions.npz")
     image = project.folder / "data/faces/raw/images" / str(output["names_test"][0])
     shares = {h: sorted(100 * output[f"{h}_test"][0]) for h in ("eyes", "pose")}
     return image, {h: [f"{p:.1f} %" for p in reversed(s)] for h, s in shares.items()}
@@ -159,7 +159,7 @@ def test_in_a_browser(served: Page) -> None:
         browser.close()
 
 
-def made_up_trial() -> Trial:
+def made_up_demo() -> Demo:
     """A model of two readings that is the surer of `big` the larger the first is."""
     about: Any = {
         "dataset": "leaves",
@@ -171,12 +171,12 @@ def made_up_trial() -> Trial:
         assert not training
         return {"size": 1 / (1 + np.exp(-X[:, :1]))}
 
-    return Trial("leaves-0", about, model, {})
+    return Demo("leaves-0", about, model, {})
 
 
 def test_readings_are_filled_with_the_means_and_standardised() -> None:
     async def talk() -> list[tuple[int, str]]:
-        server = TestServer(make_application(made_up_trial()))
+        server = TestServer(make_application(made_up_demo()))
         async with TestClient(server) as client:
             got = [await client.get("/")]
             for a, b in (("1236.5678", "0"), ("1234.5678", "7"), ("", "0"), ("much", "0")):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from facet.errors import InputError
-from facet.grid.trial import parse_values, plan_trial
+from facet.grid.sweep import parse_values, plan_trial
 from facet.tracking.offline_records import read_records, record_files
 from tests.helpers import ROOT, Project, small_parameters, wandb_environment, words_of
 from tests.tracking.helpers import clean_environment
