@@ -1,4 +1,4 @@
-"""The page of `facet demo`: by HTTP and in Debian's Chromium, on a trained run and a made-up one."""
+"""The page of `facet demo`: by HTTP and in Debian's Chromium, on trained and made-up runs."""
 
 import asyncio
 import base64
