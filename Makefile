@@ -16,6 +16,7 @@ COMMIT ?= HEAD
 QUICK :=
 ENV :=
 INTO :=
+SET :=
 JOBS ?= 0
 A ?=
 B ?=
@@ -37,8 +38,8 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock facet/rep
 	chmod +x .venv/bin/facet
 	touch $@
 
-repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
-	@python -m facet repro --run '$(RUN)' --jobs $(JOBS)
+repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n, SET='key=value' to try
+	@python -m facet repro --run '$(RUN)' --jobs $(JOBS) $(foreach value,$(SET),--set '$(value)')
 
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m facet setting '$(NAME)'
