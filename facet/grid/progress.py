@@ -164,9 +164,10 @@ class Progress:
 
     def seconds_left(self) -> float:
         """How long all of it still takes; 0 where that is not known."""
-        chains = [r.seconds_left() for r in self.running.values()]
-        rest = sum(sum(self.expected[t].values()) for t in self.waiting)
-        return max([*chains, (sum(chains) + rest) / self.jobs])
+        running = [r.seconds_left() for r in self.running.values()]
+        waiting = sum(sum(self.expected[t].values()) for t in self.waiting)
+        chains = map(self.seconds_through, self.waiting)
+        return max([*running, *chains, (sum(running) + waiting) / self.jobs])
 
     def summary(self) -> str:
         """All of it in a line."""
