@@ -1,5 +1,6 @@
 """Projects, data and processes that several tests make."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -255,6 +256,17 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
+
+
+def processes_of_session(session: int) -> list[int]:
+    """The ids of the processes of a session that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = 60) -> T:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,14 +18,11 @@ from facet.errors import InputError
 from facet.launch import TIMINGS_VARIABLE
 
 
-def changed_stages(among: Iterable[str] = ()) -> set[str]:
-    """The stages whose inputs, parameters or outputs are not what dvc.lock says.
-
-    Of all, or `among` these.
-    """
+def changed_stages() -> set[str]:
+    """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
     try:
         with Repo() as repo:
-            return set(repo.status(targets=list(among) or None))
+            return set(repo.status())
     except DvcException as e:
         raise InputError(f"dvc status failed: {e}") from None
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ TRIES = 2  # of a target whose worker process is killed
 LOOK = 0.25  # seconds between two looks at how far the stages are
 
 
+def prepare_workers() -> None:
+    """Start the process that workers fork from: it imports DVC while this one goes on.
+
+    Not this process: it may have threads. Each worker would need a second for the import.
+    """
+    multiprocessing.set_forkserver_preload(["__main__", "facet.grid.worker"])
+    forkserver.ensure_running()
+
+
 @contextmanager
 def start_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes; an error or Ctrl-C ends them in the middle of what they do."""
-    # Not `fork`: this process may have threads. These fork from a process that has imported DVC and
-    # does nothing else: the import takes a second, which each would take by itself.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "facet.grid.worker"])
-    pool = ProcessPoolExecutor(jobs, context, begin_worker)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), begin_worker)
     try:
         yield pool
     except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from dvc.repo import Repo
+from dvc.repo import lock_repo
 
 from facet.base.config import Parameters, check_params, parse_run, read_params, run_names, suggest
 from facet.base.names import (
@@ -36,7 +36,7 @@ from facet.grid.estimate import (
     measure_dataset,
 )
 from facet.grid.plan import Plan, plan_targets, stage_names, stages_after, stages_to_make
-from facet.grid.pool import run_plan
+from facet.grid.pool import prepare_workers, run_plan
 from facet.grid.progress import Progress, read_timings
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error
@@ -53,17 +53,14 @@ def write_timings(ran: dict[str, float]) -> None:
     write_json(TIMINGS_FILE, {"finished": now, "stages": kept | new})
 
 
-def merge_results(parameters: Parameters, results: list[TargetResult]) -> None:
-    """Bring the workers' results into the project: their entries of dvc.lock, their outputs."""
+def merge_results(parameters: Parameters, results: list[TargetResult]) -> set[str]:
+    """Write the workers' entries into dvc.lock; returns the stages that they are of."""
     made = {k: v for r in results if r.status == 0 for k, v in r.entries.items()}
     found = read_lock(LOCK_FILE) | made
     # In the order of the graph, and without what it no longer names.
     names = [name for name in stage_names(parameters) if name in found]
     write_lock(LOCK_FILE, {name: found[name] for name in names})
-    with Repo() as repo, repo.lock:
-        for stage in repo.index.stages:
-            if stage.addressing in made:
-                stage.checkout(force=True)
+    return set(made)
 
 
 def choose_runs(parameters: Parameters, run: str) -> list[str]:
@@ -100,6 +97,8 @@ def repro(run: str, jobs: int, write_report: Callable[[set[str]], Path]) -> None
     wanted = choose_runs(parameters, run)
     prepare_tracking()
     changed = changed_stages()
+    if changed:
+        prepare_workers()
     stale = make_runs(parameters, wanted, changed, jobs, whole=not run) if changed else set()
     if not changed:
         print("nothing to do: data and pipelines are up to date")
@@ -184,19 +183,18 @@ def make_runs(
     """
     plan = plan_targets(parameters, wanted, changed)
     results, ran = make_plan(parameters, plan, changed, jobs)
-    merge_results(parameters, results)
+    merged = merge_results(parameters, results)
     failed = [r.target for r in results if r.status != 0]
-    made = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
-    if made:
-        ran |= close_grid([] if whole and not failed else made)
-    write_timings(ran)
-    check_results(results)
-    if whole:
-        return set()
-    # Looked at again is only what may have become stale: DVC needs a second for all stages.
+    targets = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
     done = {stage for several in stages_to_make(plan, changed).values() for stage in several}
-    after = stages_after(parameters, done)
-    return changed - done - after | (changed_stages(after) if after else set())
+    after = set() if whole else stages_after(parameters, done)
+    if whole and not failed:
+        targets = []
+    # Where all runs have failed there is nothing to close, but what came before them to fetch.
+    closing, stale = close_grid(merged, None if failed and not targets else targets, after)
+    write_timings(ran | closing)
+    check_results(results)
+    return set() if whole else (changed - done - after) | stale
 
 
 def check_results(results: list[TargetResult]) -> None:
@@ -233,16 +231,27 @@ def make_plan(
     return results, ran | {s: seconds for r in results for s, seconds in r.ran.items()}
 
 
-def close_grid(targets: list[str]) -> dict[str, float]:
-    """Have `dvc repro` find the workers' results, of all if there are no `targets`, and compare.
+def close_grid(
+    merged: set[str], targets: list[str] | None, after: set[str]
+) -> tuple[dict[str, float], set[str]]:
+    """Fetch the outputs of the `merged` stages, and have `dvc repro` find that all is up to date.
 
-    Returns the seconds of the stages that ran. Raises InputError where DVC refuses, or runs a stage
-    of the grid again.
+    All of the grid if there are no `targets`, which then makes `compare`; nothing if they are None.
+    Returns the seconds of the stages that ran, and which of those `after` are stale. Raises
+    InputError where DVC refuses, or runs a stage of the grid again.
     """
     log = LOGS / "closing.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open_dvc(log) as session:
-        session.repo.reproduce(targets)
+    stale: set[str] = set()
+    # Under one lock DVC reads dvc.yaml and dvc.lock once for all three.
+    with open_dvc(log) as session, lock_repo(session.repo):
+        for stage in session.repo.index.stages:
+            if stage.addressing in merged:
+                stage.checkout(force=True)
+        if targets is not None:
+            session.repo.reproduce(targets)
+        if after:
+            stale = set(session.repo.status(targets=sorted(after)))
     if session.status:
         raise InputError(f"dvc repro failed: {extract_error(log.read_text()).strip()}")
     if repeated := [s for s in session.ran if s != STAGES[-1]]:
@@ -250,4 +259,4 @@ def close_grid(targets: list[str]) -> dict[str, float]:
             f"the closing dvc repro ran {', '.join(repeated[:4])} again: the workers' "
             "results were not accepted; is a file being edited meanwhile?"
         )
-    return session.ran
+    return session.ran, stale

@@ -18,6 +18,7 @@ from facet.errors import InputError
 from facet.formats import RunMetrics
 from facet.grid.dvc_session import changed_stages, read_lock
 from facet.grid.plan import plan_targets, stage_names
+from facet.grid.pool import prepare_workers
 from facet.grid.runner import check_results, choose_runs, make_plan, prepare_tracking
 from facet.grid.worktree import WORKERS
 
@@ -73,6 +74,7 @@ def try_values(words: list[str], run: str, jobs: int) -> None:
     if not tried:
         print("nothing to do: no run depends on these values, or dvc.lock has them already")
         return
+    prepare_workers()
     # What is not up to date by itself is made along.
     changed = changed_stages() | other
     plan = plan_targets(parameters, tried, changed)

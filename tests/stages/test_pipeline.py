@@ -1,6 +1,5 @@
 """The graph with the real DVC: what runs, what does not, and what each stage is told."""
 
-import contextlib
 import json
 import os
 import re
@@ -8,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import yaml
 
 from facet.base.config import check_params, read_params
 from facet.base.storage import file_sha256
 from facet.grid.plan import stage_names
-from tests.helpers import ROOT, Project, new_data, wait_until, words_of
+from tests.helpers import ROOT, Project, new_data, processes_of_session, wait_until, words_of
 
 ALL = [
     "download@faces",
@@ -183,16 +181,9 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
     assert process.returncode == 130
     assert "Traceback" not in output
 
-    def left() -> list[str]:
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-                if int(session) == process.pid and state != "Z":
-                    found.append(stat.parent.name)
-        return found
-
-    wait_until(lambda: left() == [], "the end of all that was started", 20)
+    wait_until(
+        lambda: processes_of_session(process.pid) == [], "the end of all that was started", 20
+    )
 
 
 def test_new_data_need_no_code(project: Project) -> None:
