@@ -12,7 +12,7 @@ from facet.cli import app
 from tests.helpers import ROOT, run_program, words_of
 
 COMMANDS = [c.callback.__name__.replace("_", "-") for c in app.registered_commands if c.callback]
-HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
+HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "rich.live")
 
 
 def facet(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

@@ -159,7 +159,9 @@ def choose_resources(
     memory = estimate_memory(parameters, sizes, experiments)
     memory_left = min(limit, psutil.virtual_memory().available)
     needs = [memory.get(parse_run(run)[0], 0) for run in runs]
-    most = min(jobs or usable_cores(), len(plan))
+    cores = usable_cores()
+    # The few that a second round would make go along: all end sooner than in two rounds.
+    most = min(jobs or (len(runs) if cores < len(runs) < 2 * cores else cores), len(plan))
     fitting = choose_jobs(needs, most, memory_left)
     print(
         f"{len(runs)} runs to make, {jobs or fitting} at a time; each takes up to "

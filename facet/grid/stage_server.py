@@ -27,7 +27,7 @@ import subprocess
 import sys
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -35,28 +35,24 @@ LARGEST = 1 << 20  # bytes of a request; the environment is most of it
 # What the stages import, and what those libraries import where they use it. W&B comes first: it
 # asks each module that is imported for its name, and TensorFlow brings thousands.
 LIBRARIES = (
-    "pydantic",
-    "yaml",
-    "tqdm",
     "wandb",
     "wandb.sdk.launch.inputs.internal",  # asked at each start of a run
     "tensorflow",
-    "keras",
-)
-# What no training needs: imported while nobody asks for a stage.
-LATER = (
-    "scipy.special",
+    "cv2",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "pandas",
     "PIL.ImageDraw",
     "PIL.ImageFont",
     "PIL.ImageOps",
-    "cv2",
+    "pydantic",
     "scipy.sparse.csgraph",
     "scipy.optimize",
     "scipy.stats",
+    "tqdm",
+    "yaml",
 )
+
 
 # Variables that the libraries read when they are imported begin with these.
 LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN", "TF_", "XLA")
@@ -143,32 +139,23 @@ def library_state(environment: Mapping[str, str]) -> list[object]:
     return [sys.prefix, packages.stat().st_mtime_ns, variables]
 
 
-def import_libraries(names: Sequence[str]) -> None:
-    """Import what the stages import, in silence: TensorFlow looks for GPUs aloud.
-
-    Ends this process where that has started a thread: a fork takes one thread along, and what
-    another held locked would stay so.
-    """
+def import_libraries() -> None:
+    """Import what the stages import, in silence: TensorFlow looks for GPUs aloud."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
-    for name in names:
+    for name in LIBRARIES:
         with contextlib.suppress(ImportError):  # who needs it says so
             importlib.import_module(name)
     os.dup2(kept, 2)
     os.close(kept)
     os.close(nothing)
     gc.freeze()  # the standard library's way to keep what is there shared between forks
-    if (threads := len(os.listdir("/proc/self/task"))) > 1:
-        sys.exit(f"stage server: {threads} threads after the imports; stages run without it")
 
 
 def serve_forever(listening: socket.socket, imported: list[object]) -> None:
     """Fork for each request of the same user; `imported` is the libraries' state."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these
-    later = list(LATER)
     while True:
-        while later and not select.select([listening], [], [], 0)[0]:
-            import_libraries([later.pop(0)])
         client, _ = listening.accept()
         _, user, _ = struct.unpack(
             "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -242,6 +229,9 @@ def run_module(
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the stages, and for who waits
     state = library_state(os.environ)
-    import_libraries(LIBRARIES)
+    import_libraries()
+    # A fork takes one thread along: what another held locked would stay so.
+    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+        sys.exit(f"stage server: {threads} threads after the imports; stages run without it")
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         serve_forever(listening, state)
