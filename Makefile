@@ -23,6 +23,7 @@ QUICK :=
 ENV :=
 INTO :=
 UPGRADE :=
+SET :=
 JOBS ?= 0
 A ?=
 B ?=
@@ -63,8 +64,8 @@ asked-python:
 	test "$$there" = "$$asked" || { echo "make: $(VENV) has Python $$there, PYTHON=$(PYTHON) is" \
 	    "$$asked; keep both with VENV=.venv-$$asked, or rm -rf $(VENV)" >&2; exit 1; }
 
-repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n
-	@python -m facet repro --run '$(RUN)' --jobs $(JOBS)
+repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n, SET='key=value' to try
+	@python -m facet repro --run '$(RUN)' --jobs $(JOBS) $(foreach value,$(SET),--set '$(value)')
 
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m facet setting '$(NAME)'

@@ -67,16 +67,35 @@ def common(
 
 
 @app.command(epilog="Example: facet repro --run faces_deep,wine_shallow-0 --jobs 2")
-def repro(run: Run = "", jobs: Jobs = 0) -> None:
+def repro(
+    run: Run = "",
+    jobs: Jobs = 0,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE: try it and leave all files as they are; repeatable"),
+    ] = None,
+) -> None:
     """Bring the grid, or a part of it, up to date on all cores."""
-    from facet.grid.runner import repro
+    from facet.grid.stage_server import StageServer
+    from facet.grid.worktree import LOGS
 
-    def write(changed: set[str]) -> Path:
-        from facet.report.page import write_report  # seconds, which a repeat can spare
+    print(f"checking params.yaml and what has changed; what stages say is in {LOGS}", flush=True)
+    # It imports what the stages need while this process imports DVC and looks for what has changed.
+    with StageServer():
+        if values:
+            from facet.grid.trial import try_values
 
-        return write_report(changed)
+            try_values(values, run, jobs)
+            return
 
-    repro(run, jobs, write)
+        from facet.grid.runner import repro
+
+        def write(changed: set[str]) -> Path:
+            from facet.report.page import write_report  # seconds, which a repeat can spare
+
+            return write_report(changed)
+
+        repro(run, jobs, write)
 
 
 @app.command(epilog="Example: facet serve, then in another shell the line that it prints")

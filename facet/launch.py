@@ -19,8 +19,10 @@ from facet.base.names import PARAMS_FILE, STAGES
 from facet.errors import InputError
 
 # What the launcher's environment may hold: the socket of a stage server (an abstract one, its name
-# after an @), and a file to which it appends the stage's name and seconds.
+# after an @), a file to which it appends the stage's name and seconds, and one that holds how far
+# the stage is.
 SERVER_VARIABLE, TIMINGS_VARIABLE = "FACET_STAGE_SERVER", "FACET_TIMINGS"
+PROGRESS_VARIABLE = "FACET_PROGRESS"
 
 # What a stage's help calls for, by the name of its parameter.
 EXAMPLES = {"dataset": "wine", "experiment": "wine_deep", "run": "wine_deep-0"}
@@ -79,6 +81,7 @@ def launch_stage(name: str, words: list[str]) -> None:
     way this process waits for it, and the stage ends when it does.
     """
     started = time.monotonic()
+    note_progress(name)
     status = _ask_server(name, words)
     if status is None:
         status = _run_in_child(name, words)
@@ -87,6 +90,13 @@ def launch_stage(name: str, words: list[str]) -> None:
             seconds = time.monotonic() - started
             timings.write(f"{'@'.join([name, *words[:1]])}\t{seconds:.3f}\n")
     sys.exit(status if status >= 0 else 128 - status)
+
+
+def note_progress(stage: str, done: int = 0, total: int = 0) -> None:
+    """Note, where the grid asks for it, that `stage` runs and has `done` of `total` epochs."""
+    if file := os.environ.get(PROGRESS_VARIABLE):
+        with contextlib.suppress(OSError):  # who watches sees less
+            Path(file).write_text(f"{stage} {done} {total}")
 
 
 def _ask_server(name: str, words: list[str]) -> int | None:

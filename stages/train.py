@@ -9,7 +9,7 @@ from facet.base.names import AUGMENTED, COSTS
 from facet.base.prepared import load_prepared, select_split
 from facet.base.processor import note_other_bytes
 from facet.base.storage import write_json
-from facet.launch import run_stage
+from facet.launch import note_progress, run_stage
 from facet.memory import check_memory, machine_memory, peak_memory
 from facet.models.checkpoint import (
     CHECKPOINTS,
@@ -29,6 +29,7 @@ def main(run: str) -> None:
     """Train RUN, EXPERIMENT-SEED, into data/runs/RUN."""
     started = time.monotonic()
     name, seed = parse_run(run)
+    wandb_run.import_wandb()
     path = Path(AUGMENTED.format(name))
     data = select_split(load_prepared(path), seed)
     spec, declared = read_experiment(name)
@@ -50,7 +51,8 @@ def main(run: str) -> None:
     )
 
     def log_epoch(row: dict[str, float], seconds: float) -> None:
-        """Tell W&B of an epoch."""
+        """Tell W&B of an epoch, and who watches the grid."""
+        note_progress("train", int(row["epoch"]), spec.epochs)
         speed = {"items_per_second": len(data.splits["train"]) / seconds}
         tracked.log(wandb_run.epoch_metrics(row) | speed, step=int(row["epoch"]))
 

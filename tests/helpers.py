@@ -1,5 +1,6 @@
 """Projects, data and processes that several tests make."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -256,6 +257,16 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def processes_of_session(session: int) -> list[str]:
+    """The processes of a session that have not ended."""
+    found = []
+    for other in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getsid(other.pid) == session and other.status() != psutil.STATUS_ZOMBIE:
+                found.append(str(other))
+    return found
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = 240) -> T:

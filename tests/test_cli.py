@@ -16,7 +16,7 @@ from facet.cli import command_names, main
 from tests.helpers import ROOT, run_program, small_parameters, words_of
 
 COMMANDS = command_names()
-HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "distributed")
+HEAVY = ("tensorflow", "keras", "dvc", "matplotlib", "numpy", "pandas", "wandb", "rich.live")
 
 
 def facet(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,9 @@
 from facet.base.config import Parameters, parse_run, run_names
 from facet.base.names import STAGES
 
+# Targets by name, each with the targets it waits for and all stages that it is made of.
+Plan = dict[str, tuple[list[str], list[str]]]
+
 
 def stage_names(parameters: Parameters) -> list[str]:
     """All stages, in the order of dvc.yaml, which is that of dvc.lock."""
@@ -24,11 +27,9 @@ def target_chain(parameters: Parameters, run: str) -> dict[str, list[str]]:
     }
 
 
-def plan_targets(
-    parameters: Parameters, wanted: list[str], changed: set[str]
-) -> dict[str, tuple[list[str], list[str]]]:
-    """Targets that are not up to date, each with the targets it waits for and all its stages."""
-    plan: dict[str, tuple[list[str], list[str]]] = {}
+def plan_targets(parameters: Parameters, wanted: list[str], changed: set[str]) -> Plan:
+    """Targets that are not up to date."""
+    plan: Plan = {}
     for run in wanted:
         waits: list[str] = []
         upstream: list[str] = []
@@ -40,14 +41,25 @@ def plan_targets(
     return plan
 
 
-def stages_to_make(plan: dict[str, tuple[list[str], list[str]]], changed: set[str]) -> list[str]:
-    """The stages that a plan's targets will run: in each the first changed one and what follows."""
-    found = []
-    for waits, stages in plan.values():
+def stages_to_make(plan: Plan, changed: set[str]) -> dict[str, list[str]]:
+    """The stages that each target of a plan will run: its first changed one and what follows.
+
+    `changed` may leave out those that follow. A stage is named under one target alone.
+    """
+    found: dict[str, list[str]] = {}
+    for target, (waits, stages) in plan.items():
         before = set(plan[waits[0]][1]) if waits else set()
-        stale = bool(waits)
-        for stage in (s for s in stages if s not in before):
-            stale = stale or stage in changed
-            if stale:
-                found.append(stage)
-    return list(dict.fromkeys(found))
+        own = [s for s in stages if s not in before]
+        first = 0 if waits else next((i for i, s in enumerate(own) if s in changed), len(own))
+        found[target] = own[first:]
+    return found
+
+
+def stages_after(parameters: Parameters, made: set[str]) -> set[str]:
+    """What depends on the stages that were `made`, they themselves left out."""
+    found = {STAGES[-1]} if made else set()
+    for run in run_names(parameters):
+        chain = [s for stages in target_chain(parameters, run).values() for s in stages]
+        first = next((i for i, s in enumerate(chain) if s in made), len(chain))
+        found |= set(chain[first:])
+    return found - made

@@ -34,11 +34,12 @@ from pathlib import Path
 NOT_HERE = "a stage server needs Linux 5.3 or newer; without one, stages start by themselves"
 THREADS = "/proc/self/task"
 LARGEST = 1 << 20  # bytes of a request; the environment is most of it
-# What the stages import, and what those libraries import where they use it.
+# What the stages import, and what those libraries import where they use it. W&B comes first: it
+# asks each module that is imported for its name, and TensorFlow brings thousands.
 LIBRARIES = (
-    "tensorflow",
     "wandb",
-    "wandb.sdk.launch.inputs.internal",  # asked at each start of a run: half a second
+    "wandb.sdk.launch.inputs.internal",  # asked at each start of a run
+    "tensorflow",
     "cv2",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from facet.base.names import LOCK_FILE, STAGES
 from facet.grid.dvc_session import open_dvc, reproduce_stages, write_lock
-from facet.grid.worktree import WORKERS
+from facet.grid.worktree import LOGS, PROGRESS
+from facet.launch import PROGRESS_VARIABLE, die_with
 
 
 @dataclass(frozen=True)
@@ -28,26 +30,26 @@ class TargetResult:
     """The seconds of each stage that ran; the others came out of the cache."""
 
 
+def begin_worker() -> None:
+    """Leave Ctrl-C to the stages and to the coordinator, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(os.getppid())
+
+
 def run_target(
-    target: str, stages: list[str], root: str, entries: dict[str, Any], *upstream: TargetResult
+    target: str, stages: list[str], folder: Path, root: Path, entries: dict[str, Any]
 ) -> TargetResult:
-    """Make the `stages` of one target in this worker's worktree; runs in a worker process.
+    """Make the `stages` of one target in the worktree `folder`; runs in a worker process.
 
-    `entries` are those of dvc.lock, to which those of the targets before it are added.
+    `entries` are those of dvc.lock, those of the targets before it included.
     """
-    from distributed import get_worker
-
-    if any(before.status != 0 for before in upstream):
-        return TargetResult(target, None)
-    folder = Path(root) / WORKERS / str(get_worker().name)
     started = time.monotonic()
-    os.environ.setdefault("WANDB_DIR", root)
+    os.environ.setdefault("WANDB_DIR", str(root))
     os.environ.setdefault("WANDB_DATA_DIR", f"{root}/.wandb-data")
     os.environ.setdefault("WANDB_CACHE_DIR", f"{root}/.wandb-cache")
-    entries = entries | {k: v for before in upstream for k, v in before.entries.items()}
+    os.environ[PROGRESS_VARIABLE] = str(root / PROGRESS / target)
     write_lock(folder / LOCK_FILE, entries)
-    log = Path(root) / WORKERS / "logs" / f"{target}.log"
-    log.parent.mkdir(exist_ok=True)
+    log = root / LOGS / f"{target}.log"
     with contextlib.chdir(folder), open_dvc(log) as session:
         entries |= reproduce_stages(session, stages)
     seconds, output = time.monotonic() - started, log.read_text(errors="replace")

@@ -4,16 +4,23 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from dvc.config import Config
-from dvc.repo import Repo
+from facet.base.names import PARAMS_FILE
 
 WORKERS = Path(".workers")
+LOGS, PROGRESS = WORKERS / "logs", WORKERS / "progress"  # a file for each target
 # What a run leaves outside DVC's outputs.
 SHARED_FOLDERS = (".ckpt", "metrics/costs", "metrics/manifests")
 
 
-def sync_worktree(folder: Path, root: Path) -> None:
-    """Make `folder` a git worktree that equals the working tree of `root`."""
+def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None = None) -> None:
+    """Make `folder` a git worktree that equals the working tree of `root`.
+
+    Its params.yaml holds `params` if there are any. What runs note beside their outputs goes to
+    `notes`, which is `root` if not said.
+    """
+
+    from dvc.config import Config
+    from dvc.repo import Repo
 
     def git(*words: str, at: Path = root) -> str:
         return subprocess.run(
@@ -35,6 +42,8 @@ def sync_worktree(folder: Path, root: Path) -> None:
         if not there.is_file() or there.read_bytes() != (root / name).read_bytes():
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, there)
+    if params:
+        (folder / PARAMS_FILE).write_text(params)
     local = root / ".dvc/config.local"
     config = local.read_text() if local.exists() else ""
     (folder / ".dvc/config.local").write_text(config)
@@ -44,8 +53,9 @@ def sync_worktree(folder: Path, root: Path) -> None:
         # Links: large data lie once on the disk, not again for each worker.
         settings["cache"] |= {"dir": cache, "type": ["hardlink", "copy"]}
     for name in SHARED_FOLDERS:
-        (root / name).mkdir(parents=True, exist_ok=True)
+        place = (notes or root) / name
+        place.mkdir(parents=True, exist_ok=True)
         link = folder / name
-        if not link.is_symlink():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(root / name)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)

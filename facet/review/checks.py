@@ -50,7 +50,7 @@ UNDECLARED_MODULES = {
     "facet/__init__.py": "imports facet.base, as each stage does first",
     "facet/formats.py": "types and words: nothing of it runs in a stage",
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
-    "facet/launch.py": "signals, the wording of errors, where a stage runs",
+    "facet/launch.py": "signals, the wording of errors, where a stage runs, its progress",
     "facet/memory.py": "refuses a training that is too large, before it begins",
     "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
 }

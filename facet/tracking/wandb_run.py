@@ -5,6 +5,8 @@ otherwise. Whatever W&B does, the stage's result stands and a process loses seco
 """
 
 import configparser
+import contextlib
+import importlib
 import os
 import socket
 import sys
@@ -191,6 +193,17 @@ def local_run_ids(id: str) -> list[str]:
 
 
 # --- a run -----------------------------------------------------------------------------------
+
+
+def import_wandb() -> None:
+    """Import now what a run will: before TensorFlow, since it asks each module that is imported
+    for its name, 80 times over.
+    """
+    if configure_wandb() == "disabled":
+        return
+    for name in ("wandb", "wandb.sdk.launch.inputs.internal"):  # the latter at each start of a run
+        with contextlib.suppress(Exception):  # the run says what is wrong
+            importlib.import_module(name)
 
 
 class Run:

@@ -48,7 +48,7 @@ def test_a_plans_stages_are_those_that_will_run() -> None:
 
     def made(changed: set[str]) -> set[str]:
         plan = plan_targets(parameters, ["plain-0", "dropped-0"], changed)
-        return set(stages_to_make(plan, changed))
+        return {s for several in stages_to_make(plan, changed).values() for s in several}
 
     every = {*STAGES, "train@dropped-0", "evaluate@plain-0", "evaluate@dropped-0"}
     assert made({"download@faces"}) == every
@@ -197,6 +197,14 @@ def test_jobs_follow_memory_unless_they_are_given(
     assert "note" not in capsys.readouterr().out
     assert runner.choose_resources(parameters, plan, changed, 2) == 2
     assert "note" in capsys.readouterr().out
+    # One run more than cores goes along; it would be a round by itself.
+    more = prepared.parameters | {"seeds": [0, 1, 2]}
+    wanted = [f"plain-{seed}" for seed in (0, 1, 2)]
+    trains = {f"train@{run}" for run in wanted}
+    three = plan_targets(check_params(more), wanted, trains)
+    monkeypatch.setattr(runner, "machine_memory", lambda: 4 * need)
+    assert runner.choose_resources(check_params(more), three, trains, 0) == 3
+    assert runner.choose_resources(check_params(more), three, trains, 2) == 2
     monkeypatch.setattr(runner, "machine_memory", lambda: need // 2)
     with pytest.raises(InputError, match="memory"):
         runner.choose_resources(parameters, plan, changed, 0)

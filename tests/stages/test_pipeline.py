@@ -1,6 +1,5 @@
 """The graph with the real DVC: what runs, what does not, and what each stage is told."""
 
-import contextlib
 import json
 import os
 import re
@@ -9,13 +8,20 @@ import signal
 import subprocess
 import sys
 
-import psutil
 import yaml
 
 from facet.base.config import check_params, read_params
 from facet.base.storage import file_sha256
 from facet.grid.plan import stage_names
-from tests.helpers import ROOT, Project, new_data, run_program, wait_until, words_of
+from tests.helpers import (
+    ROOT,
+    Project,
+    new_data,
+    processes_of_session,
+    run_program,
+    wait_until,
+    words_of,
+)
 
 ALL = [
     "download@faces",
@@ -183,15 +189,9 @@ def test_ctrl_c_ends_the_grid_and_all_it_started(project: Project) -> None:
     assert process.returncode == 130
     assert "Traceback" not in output
 
-    def left() -> list[str]:
-        found = []
-        for other in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(other.pid) == process.pid and other.status() != psutil.STATUS_ZOMBIE:
-                    found.append(str(other))
-        return found
-
-    wait_until(lambda: left() == [], "the end of all that was started", 20)
+    wait_until(
+        lambda: processes_of_session(process.pid) == [], "the end of all that was started", 20
+    )
 
 
 def test_new_data_need_no_code(project: Project) -> None:

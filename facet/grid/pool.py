@@ -1,0 +1,113 @@
+"""Make a plan's targets in worker processes, each in a git worktree of its own."""
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+from facet.grid.plan import Plan
+from facet.grid.progress import Progress
+from facet.grid.worker import TargetResult, begin_worker, run_target
+from facet.grid.worktree import LOGS, PROGRESS, WORKERS, sync_worktree
+
+TRIES = 2  # of a target whose worker process is killed
+LOOK = 0.25  # seconds between two looks at how far the stages are
+
+
+def prepare_workers() -> None:
+    """Start the process that workers fork from: it imports DVC while this one goes on.
+
+    Not this process: it may have threads. Each worker would need a second for the import.
+    """
+    multiprocessing.set_forkserver_preload(["__main__", "facet.grid.worker"])
+    forkserver.ensure_running()
+
+
+@contextmanager
+def start_pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes; an error or Ctrl-C ends them in the middle of what they do."""
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), begin_worker)
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run_plan(
+    plan: Plan,
+    jobs: int,
+    root: Path,
+    known: dict[str, Any],
+    progress: Progress,
+    params: str = "",
+    notes: Path | None = None,
+) -> list[TargetResult]:
+    """Make the plan's targets, `jobs` at once, those that are expected to take longest first.
+
+    `known` are dvc.lock's stages. `params` and `notes` are as `sync_worktree` takes them.
+    """
+    for folder in (LOGS, PROGRESS):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    free = [root / WORKERS / str(number) for number in range(jobs)]
+    for folder in free:
+        sync_worktree(folder, root, params, notes)
+    results: dict[str, TargetResult] = {}
+    left = sorted(plan, key=progress.seconds_through, reverse=True)
+    killed: list[str] = []
+    while left:
+        # Where one was killed, the others go one at a time: they have more memory so, and it is
+        # known whose fault the next time is.
+        at_once = 1 if killed else jobs
+        with start_pool(at_once) as pool:
+            running: dict[Future[TargetResult], tuple[str, Path]] = {}
+            try:
+                while left or running:
+                    for target in _ready(left, plan, results):
+                        waits, stages = plan[target]
+                        if any(results[w].status != 0 for w in waits):
+                            left.remove(target)
+                            results[target] = TargetResult(target, None)
+                            progress.end(results[target])
+                        elif len(running) < at_once:
+                            left.remove(target)
+                            entries = {s: known[s] for s in stages if s in known}
+                            for before in waits:
+                                entries |= results[before].entries
+                            folder = free.pop()
+                            words = (target, stages, folder, root, entries)
+                            running[pool.submit(run_target, *words)] = target, folder
+                            progress.begin(target)
+                    done, _ = wait(running, LOOK, FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()
+                        target, folder = running.pop(future)
+                        free.append(folder)
+                        results[target] = result
+                        progress.end(result)
+                    progress.look()
+            except BrokenExecutor:
+                # A worker was killed, and takes what the others do along.
+                for target, folder in running.values():
+                    free.append(folder)
+                    killed.append(target)
+                    if killed.count(target) < TRIES:
+                        left.append(target)
+                    else:
+                        why = "its process was killed; out of memory? (make repro JOBS=1)"
+                        results[target] = TargetResult(target, 1, output=why)
+                        progress.end(results[target])
+    shutil.rmtree(root / PROGRESS)
+    return [results[target] for target in plan]
+
+
+def _ready(left: list[str], plan: Plan, results: dict[str, TargetResult]) -> list[str]:
+    """The targets that wait for none that is still to come."""
+    return [t for t in left if all(w in results for w in plan[t][0])]

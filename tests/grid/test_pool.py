@@ -1,0 +1,90 @@
+"""Targets are made in processes, in the order of what they wait for, also where one is killed."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facet.base.config import check_params
+from facet.grid import pool
+from facet.grid.plan import Plan
+from facet.grid.progress import Progress
+from facet.grid.worker import TargetResult
+from tests.helpers import small_parameters
+
+PLAN: Plan = {
+    "normalise@faces": ([], ["pickle@faces", "normalise@faces"]),
+    "augment@plain": (["normalise@faces"], ["augment@plain"]),
+    "evaluate@plain-0": (["augment@plain"], ["train@plain-0", "evaluate@plain-0"]),
+    "augment@dropped": (["normalise@faces"], ["augment@dropped"]),
+    "evaluate@dropped-0": (["augment@dropped"], ["train@dropped-0", "evaluate@dropped-0"]),
+}
+
+
+def make(
+    target: str, stages: list[str], folder: Path, root: Path, entries: dict[str, Any]
+) -> TargetResult:
+    """Takes the place of a target: notes that it was tried, and ends as a file of its name says."""
+    tries = root / "tries" / target
+    with tries.open("a") as file:
+        file.write(f"{folder.name}\n")
+    fate = (root / target).read_text() if (root / target).exists() else ""
+    if fate == "killed" or (fate == "killed once" and tries.read_text().count("\n") == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    made = dict.fromkeys(stages, os.getpid())
+    return TargetResult(target, int(fate == "fails"), entries=entries | made)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tries").mkdir()
+    monkeypatch.setattr(pool, "run_target", make)
+    monkeypatch.setattr(pool, "sync_worktree", lambda *_: None)
+    return tmp_path
+
+
+def run(root: Path, known: dict[str, Any] | None = None) -> dict[str, TargetResult]:
+    parameters = check_params(small_parameters("embedded"))
+    progress = Progress(PLAN, {"pickle@faces"}, parameters, 2, root)
+    return {r.target: r for r in pool.run_plan(PLAN, 2, root, known or {}, progress)}
+
+
+def test_a_target_knows_what_those_before_it_have_made(root: Path) -> None:
+    found = run(root, {"pickle@faces": "known", "compare": "of no target"})
+    assert list(found) == list(PLAN)
+    assert {r.status for r in found.values()} == {0}
+    entries = found["evaluate@plain-0"].entries
+    assert list(entries) == [
+        "pickle@faces",
+        "normalise@faces",
+        "augment@plain",
+        "train@plain-0",
+        "evaluate@plain-0",
+    ]
+    assert os.getpid() not in entries.values()
+
+
+def test_what_needs_a_failed_target_is_not_tried(root: Path) -> None:
+    (root / "augment@plain").write_text("fails")
+    found = run(root)
+    assert found["augment@plain"].status == 1
+    assert found["evaluate@plain-0"].status is None
+    assert found["evaluate@dropped-0"].status == 0
+    assert not (root / "tries/evaluate@plain-0").exists()
+
+
+def test_a_target_whose_process_is_killed_is_tried_again(root: Path) -> None:
+    (root / "augment@plain").write_text("killed once")
+    assert {r.status for r in run(root).values()} == {0}
+    assert len((root / "tries/augment@plain").read_text().split()) == 2
+
+
+def test_a_target_that_is_killed_again_fails_alone(root: Path) -> None:
+    (root / "augment@plain").write_text("killed")
+    found = run(root)
+    assert found["augment@plain"].status == 1
+    assert "memory" in found["augment@plain"].output
+    assert found["evaluate@plain-0"].status is None
+    assert found["evaluate@dropped-0"].status == 0
