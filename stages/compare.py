@@ -4,7 +4,14 @@ import shutil
 from pathlib import Path
 
 from facet.base.config import get_params
-from facet.base.names import COMPARISONS_FILE, CURVES_TABLE, RUN, RUNS_TABLE, SUMMARY_FILE
+from facet.base.names import (
+    COMPARISONS_FILE,
+    CURVES_TABLE,
+    HISTORY_FILE,
+    RUN,
+    RUNS_TABLE,
+    SUMMARY_FILE,
+)
 from facet.base.storage import read_csv, write_json
 from facet.comparisons import (
     compare_experiments,
@@ -30,7 +37,7 @@ def main() -> None:
     metrics = {run: read_metrics(run) for run in runs}
     curves = []
     for run, m in metrics.items():
-        curves += curve_rows(m, read_csv(Path(RUN.format(run)) / "history.csv"))
+        curves += curve_rows(m, read_csv(Path(RUN.format(run)) / HISTORY_FILE))
     write_csv(RUNS_TABLE, metric_rows(list(metrics.values())))
     write_csv(CURVES_TABLE, curves)
     verdicts = {n: compare_experiments(c, n, seeds, metrics) for n, c in comparisons.items()}

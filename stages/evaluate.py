@@ -4,7 +4,7 @@ from pathlib import Path
 
 from facet.base.arrays import load_arrays
 from facet.base.config import parse_run
-from facet.base.names import AUGMENTED, EVALUATION, METRICS, PREDICTIONS_FILE, RUN
+from facet.base.names import AUGMENTED, EVALUATION, HISTORY_FILE, METRICS, PREDICTIONS_FILE, RUN
 from facet.base.prepared import load_prepared, select_split
 from facet.base.storage import atomic_write, read_csv, read_json, write_json
 from facet.evaluation.metrics import evaluate_run
@@ -19,7 +19,7 @@ def main(run: str) -> None:
     """Judge RUN: metrics/runs/RUN.json and the pictures in data/evaluations/RUN."""
     experiment, seed = parse_run(run)
     folder = Path(RUN.format(run))
-    about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
+    about, history = read_json(folder / "model.json"), read_csv(folder / HISTORY_FILE)
     data = select_split(load_prepared(AUGMENTED.format(experiment)), seed)
     predictions = load_arrays(folder / PREDICTIONS_FILE)
     metrics = evaluate_run(data, predictions, about)

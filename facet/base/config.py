@@ -483,12 +483,21 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
 
 
 _OneOfEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# PyYAML reads YAML 1.1, in which 1e-05 is text; DVC reads and writes 1.2, in which it is a number.
+_OneOfEach.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says, as params.yaml is read. Raises yaml.YAMLError."""
+    return yaml.load(text, _OneOfEach)
 
 
 def read_params(file: Path = PARAMS_FILE) -> dict[str, Any]:
     """params.yaml as written, unchecked."""
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), _OneOfEach)
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file}: not found; run from the project's root") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:

@@ -26,7 +26,7 @@ PACKAGES_FILE = Path("requirements.lock")
 
 RAW, PICKLED, NORMALISED = "data/{}/raw", "data/{}/pickled", "data/{}/normalised"
 AUGMENTED, RUN, EVALUATION = "data/augmented/{}", "data/runs/{}", "data/evaluations/{}"
-PREDICTIONS_FILE = "predictions.npz"  # in a run's folder
+PREDICTIONS_FILE, HISTORY_FILE = "predictions.npz", "history.csv"  # in a run's folder
 METRICS, COSTS = "metrics/runs/{}.json", "metrics/costs/{}.json"
 MANIFESTS = "metrics/manifests/{}.json"
 METRICS_FOLDER = Path("metrics")

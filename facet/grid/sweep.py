@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from facet.base.config import check_params, read_params, run_names, suggest
-from facet.base.names import PARAMS_FILE, RUN
+from facet.base.names import HISTORY_FILE, PARAMS_FILE, RUN
 from facet.base.storage import read_csv
 from facet.errors import InputError
 from facet.grid.worktree import WORKERS, sync_worktree
@@ -76,7 +76,7 @@ def read_validation(runs: list[str], folder: Path) -> list[dict[str, float]]:
     """A row an epoch: the validation metrics of the runs in `folder`, their means."""
     histories = []
     for run in runs:
-        rows = read_csv(folder / RUN.format(run) / "history.csv")
+        rows = read_csv(folder / RUN.format(run) / HISTORY_FILE)
         numbers = [{k: float(v) for k, v in row.items()} for row in rows]
         histories.append([wandb_run.epoch_metrics(row) for row in numbers])
     keys = [key for key in histories[0][0] if key.startswith("val/")]

@@ -11,16 +11,24 @@ from typing import Any
 import yaml
 from dvc.repo import Repo
 
-from facet.base.config import Parameters, check_params, flatten, get_nested, parse_run, read_params
-from facet.base.names import LOCK_FILE, METRICS, PARAMS_FILE
-from facet.base.storage import read_json
+from facet.base.config import (
+    Parameters,
+    check_params,
+    flatten,
+    get_nested,
+    parse_run,
+    parse_yaml,
+    read_params,
+)
+from facet.base.names import HISTORY_FILE, LOCK_FILE, METRICS, PARAMS_FILE, RUN
+from facet.base.storage import read_csv, read_json
 from facet.errors import InputError
-from facet.formats import RunMetrics
 from facet.grid.dvc_session import changed_stages, read_lock
 from facet.grid.plan import plan_targets, stage_names
 from facet.grid.pool import prepare_workers
 from facet.grid.runner import check_results, choose_runs, make_plan, prepare_tracking
 from facet.grid.worktree import WORKERS
+from facet.tracking import wandb_run
 
 NOTES = WORKERS / "trial"  # costs and manifests of runs that are tried
 
@@ -40,7 +48,7 @@ def set_values(tree: dict[str, Any], words: list[str]) -> dict[str, Any]:
         if not equals or not key:
             raise InputError(f"--set {word}: say KEY=VALUE, like experiments.wine_deep.epochs=3")
         try:
-            tree = inside(tree, key.split("."), key, yaml.safe_load(text))
+            tree = inside(tree, key.split("."), key, parse_yaml(text))
         except yaml.YAMLError as e:
             raise InputError(f"--set {word}: no YAML value: {' '.join(str(e).split())}") from None
     return tree
@@ -81,7 +89,7 @@ def try_values(words: list[str], run: str, jobs: int) -> None:
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
     results, _ = make_plan(parameters, plan, changed, jobs, text, Path.cwd() / NOTES)
     entries = {k: v for r in results if r.status == 0 for k, v in r.entries.items()}
-    print(format_trial(find_set(present, tree), {r: stored_metrics(r, entries) for r in tried}))
+    print(format_trial(find_set(present, tree), {r: read_trial(r, entries) for r in tried}))
     check_results(results)
 
 
@@ -91,42 +99,55 @@ def find_set(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{k}: {was.get(k, '-')} -> {v}" for k, v in now.items() if was.get(k, "-") != v]
 
 
-def stored_metrics(run: str, entries: dict[str, Any]) -> RunMetrics | None:
-    """A run's metrics out of DVC's cache, by its entry in dvc.lock; None where it was not made."""
-    outs = entries.get(f"evaluate@{run}", {}).get("outs", [])
-    md5 = next((o["md5"] for o in outs if o["path"] == METRICS.format(run)), None)
-    if md5 is None:
+def read_trial(run: str, entries: dict[str, Any]) -> list[dict[str, str]] | None:
+    """The history of a run that was tried, out of DVC's cache; None where it was not made.
+
+    `entries` are its stages in dvc.lock.
+    """
+    outs = entries.get(f"train@{run}", {}).get("outs", [])
+    folder = next((o["md5"] for o in outs if o["path"] == RUN.format(run)), None)
+    if folder is None:
         return None
     with Repo() as repo:
-        found: RunMetrics = read_json(repo.cache.local.oid_to_path(md5))
-    return found
+        cache = repo.cache.local
+        members = {m["relpath"]: m["md5"] for m in read_json(cache.oid_to_path(folder))}
+        return read_csv(cache.oid_to_path(members[HISTORY_FILE]))
 
 
-def format_trial(changes: list[str], tried: dict[str, RunMetrics | None]) -> str:
-    """A row for each experiment and head: means over seeds, as tried and as they stand."""
-    rows: dict[tuple[str, str], list[tuple[Any, Any]]] = defaultdict(list)
-    for run, new in tried.items():
-        path = Path(METRICS.format(run))
-        old = read_json(path)["heads"] if path.exists() else {}
-        for head, metrics in new["heads"].items() if new else ():
-            rows[parse_run(run)[0], head].append((metrics, old.get(head)))
-    lines = [
-        *(f"tried: {change}" for change in changes),
-        f"{'':22} {'':11} {'':5} {'as tried':^17}   {'as it stands':^17}",
-        f"{'experiment':22} {'head':11} {'seeds':>5} {'accuracy':>8} {'balanced':>8}   "
-        f"{'accuracy':>8} {'balanced':>8}  {'chance':>6}",
-    ]
+def validation_accuracy(history: list[dict[str, str]] | None) -> dict[str, float]:
+    """The validation accuracy after the last epoch, by head; nothing without validation items."""
+    last = wandb_run.epoch_metrics({k: float(v) for k, v in history[-1].items()} if history else {})
+    names = [key.split("/") for key in last]
+    return {name[1]: last["/".join(name)] for name in names if name[0] == "val" and name[2:]}
+
+
+def format_trial(changes: list[str], tried: dict[str, list[dict[str, str]] | None]) -> str:
+    """A row for each experiment and head: means over seeds, as tried and as they stand.
+
+    Of the validation part: what a value is chosen by must not be the test part, whose figures
+    would then be too good.
+    """
+    rows: dict[tuple[str, str], list[tuple[float, float | None]]] = defaultdict(list)
+    chance: dict[tuple[str, str], float | None] = {}
+    for run, history in tried.items():
+        folder, metrics = Path(RUN.format(run)), Path(METRICS.format(run))
+        standing = folder / HISTORY_FILE
+        old = validation_accuracy(read_csv(standing) if standing.exists() else None)
+        judged = read_json(metrics)["heads"] if metrics.exists() else {}
+        for head, accuracy in validation_accuracy(history).items():
+            rows[parse_run(run)[0], head].append((accuracy, old.get(head)))
+            chance[parse_run(run)[0], head] = judged.get(head, {}).get("chance")
+    lines = [f"tried: {change}" for change in changes]
+    if any(tried.values()) and not rows:
+        return "\n".join([*lines, "split.validation is 0: there is nothing to choose by"])
+    lines.append(
+        f"{'validation accuracy':22} {'head':11} {'seeds':>5} "
+        f"{'tried':>8} {'standing':>8} {'chance':>8}"
+    )
     for (experiment, head), pairs in rows.items():
-
-        def mean(side: int, key: str, pairs: list[tuple[Any, Any]] = pairs) -> str:
-            values = [p[side][key] for p in pairs if p[side] and p[side][key] is not None]
-            return f"{sum(values) / len(values):.3f}" if len(values) == len(pairs) else "-"
-
-        lines.append(
-            f"{experiment:22} {head:11} {len(pairs):5} {mean(0, 'accuracy'):>8} "
-            f"{mean(0, 'balanced_accuracy'):>8}   {mean(1, 'accuracy'):>8} "
-            f"{mean(1, 'balanced_accuracy'):>8}  {mean(0, 'balanced_chance'):>6}"
-        )
+        figures = [*(_mean([p[side] for p in pairs]) for side in (0, 1)), chance[experiment, head]]
+        shown = (f"{v:8.3f}" if v is not None else f"{'-':>8}" for v in figures)
+        lines.append(f"{experiment:22} {head:11} {len(pairs):5} {' '.join(shown)}")
     return "\n".join(
         [
             *lines,
@@ -134,3 +155,8 @@ def format_trial(changes: list[str], tried: dict[str, RunMetrics | None]) -> str
             "params.yaml to keep them: `make repro` then takes the runs from DVC's cache.",
         ]
     )
+
+
+def _mean(values: list[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there and len(there) == len(values) else None

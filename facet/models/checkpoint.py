@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from facet.base.arrays import load_arrays, save_arrays
 from facet.base.config import Experiment, parse_run
-from facet.base.names import PACKAGES_FILE, PREDICTIONS_FILE, RUN, SPLITS
+from facet.base.names import HISTORY_FILE, PACKAGES_FILE, PREDICTIONS_FILE, RUN, SPLITS
 from facet.base.storage import (
     atomic_write,
     file_sha256,
@@ -122,7 +122,7 @@ def save_run(training: Training, run: str, fingerprint: str, declared: dict[str,
     with atomic_write(RUN.format(run)) as folder:
         folder.mkdir()
         save_model(training.network.make_plain(training.model), folder / "model.keras")
-        write_history(training.history, folder / "history.csv")
+        write_history(training.history, folder / HISTORY_FILE)
         predictions = {f"{h}_{s}": v for s in SPLITS for h, v in training.predict(s).items()}
         truth = {f"{h}_truth": test.y[h] for h in heads}
         items = {"names_test": test.names, "groups_test": test.groups}

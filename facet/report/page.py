@@ -29,6 +29,7 @@ from facet.base.names import (
     CHANCE,
     CURVES_TABLE,
     EVALUATION,
+    HISTORY_FILE,
     LOCK_FILE,
     METRICS,
     NORMALISED,
@@ -336,7 +337,7 @@ def curve_charts(name: str, results: Results, experiments: list[str]) -> list[Ch
     drawn: list[Any] = []
     elsewhere = []
     for run in results.of(dataset=name)["run"].unique():
-        history = Path(RUN.format(run)) / "history.csv"
+        history = Path(RUN.format(run)) / HISTORY_FILE
         if run in results.metrics and history.exists():
             drawn += comparisons.curve_rows(results.metrics[run], read_csv(history))
         else:

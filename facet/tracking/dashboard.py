@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.base.config import Comparison, Parameters, check_params, read_params, run_names
-from facet.base.names import CHANCE, COMPARISONS_FILE, METRICS, RUN
+from facet.base.names import CHANCE, COMPARISONS_FILE, HISTORY_FILE, METRICS, RUN
 from facet.base.storage import read_csv
 from facet.errors import InputError
 from facet.tracking import run_record, sync, wandb_run
@@ -47,7 +47,7 @@ def restore_runs(parameters: Parameters) -> list[str]:
             raise InputError(f"{RUN.format(run)}: not here; bring it with `dvc pull`")
         id = run_record.find_run_id(run)
         known = count_server_rows(id)
-        epochs = len(read_csv(Path(RUN.format(run)) / "history.csv"))
+        epochs = len(read_csv(Path(RUN.format(run)) / HISTORY_FILE))
         # One more row than epochs: the pictures.
         if known <= epochs:
             log_offline(run_record.record_run(run, id), known)

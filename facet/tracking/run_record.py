@@ -21,6 +21,7 @@ from facet.base.names import (
     CURVES_TABLE,
     EVALUATION,
     HEAD_METRICS,
+    HISTORY_FILE,
     METRICS,
     PREDICTIONS_FILE,
     RUN,
@@ -58,7 +59,7 @@ def record_run(run: str, id: str | None = None, **where: Any) -> RunRecord:
     from facet.base.prepared import load_prepared, select_split
 
     folder, metrics = Path(RUN.format(run)), read_json(METRICS.format(run))
-    about, history = read_json(folder / "model.json"), read_csv(folder / "history.csv")
+    about, history = read_json(folder / "model.json"), read_csv(folder / HISTORY_FILE)
     path = Path(AUGMENTED.format(about["experiment"]))
     data = select_split(load_prepared(path), parse_run(run)[1])
     rows = [epoch_metrics({k: parse_number(v) for k, v in row.items()}) for row in history]

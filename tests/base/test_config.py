@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from facet import setting
-from facet.base.config import check_params, merge, parse_run, read_params, run_names
+from facet.base.config import check_params, merge, parse_run, parse_yaml, read_params, run_names
 from facet.errors import InputError
 from tests.helpers import ROOT, small_parameters, words_of
 
@@ -179,6 +179,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(InputError, match=r"params.yaml"):
         read_params(file)
+
+
+def test_numbers_are_those_that_dvc_reads() -> None:
+    assert parse_yaml("[1e-05, 1E3, 2.5e-3, -1e+4, 7, 0.5]") == [1e-5, 1e3, 2.5e-3, -1e4, 7, 0.5]
+    assert parse_yaml("['1e5', a1e5, 1e]") == ["1e5", "a1e5", "1e"]
 
 
 def test_defaults_are_filled_in_and_lists_replaced_whole() -> None:
