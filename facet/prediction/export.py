@@ -53,8 +53,8 @@ def check_packages(to: ExportFormat) -> None:
     ]
     if missing:
         raise InputError(
-            f"{to} needs {' and '.join(missing)}; `make env` installs it, "
-            f"or `python -m pip install {' '.join(missing)}`"
+            f"{to} needs {' and '.join(missing)}, not installed; `make env` installs all, "
+            f"`python -m uv pip install {' '.join(missing)}` these"
         )
 
 
