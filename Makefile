@@ -123,9 +123,9 @@ lint: $(STAMP)  ## ruff (linter and formatter), mypy, GitHub's workflows
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github/workflows
 
-# One set of files for each Python and system: --universal, from the oldest Python on.
+# One set of files for each Python and system, with one version of a package for all: the same bytes.
 COMPILE := python -m uv pip compile --quiet $(if $(UPGRADE),--upgrade) --generate-hashes --no-header \
-    --no-annotate --no-emit-index-url --no-emit-find-links --universal -p 3.11
+    --no-annotate --no-emit-index-url --no-emit-find-links --universal --fork-strategy fewest -p 3.11
 
 lock: $(STAMP)  ## write the lock files from pyproject.toml; UPGRADE=1: all packages at their newest
 	$(COMPILE) pyproject.toml -o requirements.lock

@@ -14,7 +14,7 @@ import pytest
 from facet.base.names import STAGES
 from facet.grid.stage_server import StageServer, library_state
 from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
-from tests.helpers import ROOT, is_alive, run_program, wait_for_end, wait_for_pid
+from tests.helpers import ROOT, TIMEOUT, is_alive, run_program, wait_for_end, wait_for_pid
 
 # Takes the place of a stage.
 PROBE = """
@@ -202,7 +202,7 @@ def test_a_server_that_could_not_do_its_work_serves_nobody(
         server = StageServer()
         with server:
             assert server.process
-            assert server.process.wait(60) == 1
+            assert server.process.wait(TIMEOUT) == 1
             assert "warm False" in launch(folder, "tell", server=server.address).stdout
 
 
