@@ -10,7 +10,7 @@ import csv
 import io
 import signal
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,38 @@ def ask_model(demo: Demo, content: bytes, name: str) -> Answer:
     return Answer(name, answers, pictures)
 
 
-def mean_readings(how: InputInfo) -> dict[str, str]:
-    """Each reading's mean over the training items, four digits of it; {} for images."""
-    means = zip(how.get("columns", []), how.get("mean", []), strict=True)
-    return {name: f"{float(f'{mean:.4g}'):g}" for name, mean in means}
+@dataclass(frozen=True)
+class Reading:
+    """A column of a table as the page asks for it."""
+
+    usual: str
+    """What it is filled with: the mean, or the value that is nearest to it."""
+    note: str
+    """How the training items had it."""
+    choices: list[str] = field(default_factory=list)
+    """The values there are, of a column of text."""
+
+
+def describe_readings(how: InputInfo) -> dict[str, Reading]:
+    """The columns of a table that a model reads, by name; {} for images."""
+    found, place = dict[str, Reading](), 0
+    means, spreads = how.get("mean", []), how.get("spread", [])
+    for name in how.get("columns", []):
+        values = how.get("one_hot", {}).get(name)
+        width = len(values) if values else 1
+        mean, spread = means[place : place + width], spreads[place]
+        place += width
+        if values:
+            likeliest = max(range(width), key=mean.__getitem__)
+            note = f"the commonest, {mean[likeliest]:.0%} of the training items"
+            found[name] = Reading(values[likeliest], note, values)
+        elif values := how.get("ordinal", {}).get(name):
+            middle = values[min(max(round(mean[0]), 0), len(values) - 1)]
+            found[name] = Reading(middle, "the middle one of the training items", values)
+        else:
+            note = f"mean {mean[0]:.4g}, spread {spread:.3g}"
+            found[name] = Reading(f"{float(f'{mean[0]:.4g}'):g}", note)
+    return found
 
 
 def write_row(readings: dict[str, str]) -> bytes:
@@ -142,9 +170,8 @@ async def read_form(request: web.Request, demo: Demo) -> tuple[Answer, dict[str,
         form = await request.post()
     except web.HTTPRequestEntityTooLarge:
         raise InputError(f"the picture is larger than {MAX_BYTES >> 20} MiB") from None
-    means = mean_readings(demo.about["input"])
-    if means:
-        readings = {name: str(form.get(name, "")).strip() for name in means}
+    if columns := describe_readings(demo.about["input"]):
+        readings = {name: str(form.get(name, "")).strip() for name in columns}
         return ask_model(demo, write_row(readings), "the readings"), readings
     upload = form.get("picture")
     if not isinstance(upload, web.FileField) or not upload.filename:
@@ -162,8 +189,8 @@ def make_application(demo: Demo) -> web.Application:
         lstrip_blocks=True,
     )
     template = environment.get_template("demo.html.j2")
-    how = demo.about["input"]
-    spreads = dict(zip(how.get("columns", []), how.get("spread", []), strict=True))
+    columns = describe_readings(demo.about["input"])
+    usual = {name: column.usual for name, column in columns.items()}
 
     def respond(
         readings: dict[str, str], answer: Answer | None = None, error: str = ""
@@ -171,8 +198,7 @@ def make_application(demo: Demo) -> web.Application:
         text = template.render(
             demo=demo,
             readings=readings,
-            means=mean_readings(how),
-            spreads=spreads,
+            columns=columns,
             answer=answer,
             error=error,
             first=FIRST_CLASSES,
@@ -181,13 +207,13 @@ def make_application(demo: Demo) -> web.Application:
         return web.Response(text=text, status=status, content_type="text/html", headers=HEADERS)
 
     async def show_form(_: web.Request) -> web.Response:
-        return respond(mean_readings(how))
+        return respond(usual)
 
     async def show_answer(request: web.Request) -> web.Response:
         try:
             answer, readings = await read_form(request, demo)
         except InputError as e:
-            return respond(mean_readings(how), error=" ".join(str(e).split()))
+            return respond(usual, error=" ".join(str(e).split()))
         return respond(readings, answer)
 
     async def show_style(_: web.Request) -> web.FileResponse:

@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
 from facet.base.arrays import load_arrays
-from facet.prediction.demo import Demo, make_application
+from facet.prediction.demo import Demo, describe_readings, make_application
 from tests.helpers import Project
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -172,6 +172,45 @@ def made_up_demo() -> Demo:
         return {"size": 1 / (1 + np.exp(-X[:, :1]))}
 
     return Demo("leaves-0", about, model, {})
+
+
+def test_a_column_of_text_is_chosen_from_its_values() -> None:
+    how: Any = {
+        "columns": ["colour", "kind", "size"],
+        "one_hot": {"colour": ["blue", "red"]},
+        "ordinal": {"size": ["small", "medium", "large"]},
+        "mean": [0.25, 0.75, 3.5, 1.6],
+        "spread": [0.4, 0.4, 2.0, 0.5],
+    }
+    found = describe_readings(how)
+    assert {name: (r.usual, r.choices) for name, r in found.items()} == {
+        "colour": ("red", ["blue", "red"]),
+        "kind": ("3.5", []),
+        "size": ("large", ["small", "medium", "large"]),
+    }
+    assert "75%" in found["colour"].note
+
+    about: Any = {"dataset": "leaves", "input": how, "heads": {"size": ["small", "big"]}}
+    seen = []
+
+    def model(X: np.ndarray, training: bool) -> dict[str, np.ndarray]:
+        seen.append(X[0].tolist())
+        return {"size": X[:, :1] * 0 + 0.5}
+
+    async def talk() -> tuple[str, int, int]:
+        server = TestServer(make_application(Demo("leaves-0", about, model, {})))
+        async with TestClient(server) as client:
+            page = await (await client.get("/")).text()
+            sent = {"colour": "blue", "kind": "3.5", "size": "small"}
+            good = await client.post("/", data=FormData(sent))
+            bad = await client.post("/", data=FormData(sent | {"colour": "green"}))
+            return page, good.status, bad.status
+
+    page, good, bad = asyncio.run(talk())
+    assert "<option selected>red</option>" in page
+    assert "<option selected>large</option>" in page
+    assert (good, bad) == (200, 400)
+    np.testing.assert_allclose(seen, [[1.875, -1.875, 0.0, -3.2]], rtol=1e-6)
 
 
 def test_readings_are_filled_with_the_means_and_standardised() -> None:
