@@ -163,7 +163,9 @@ class Progress:
             self.say(self.summary())
 
     def seconds_left(self) -> float:
-        """How long all of it still takes; 0 where that is not known."""
+        """How long all of it still takes; 0 where that is not known of each target that waits."""
+        if not all(all(self.expected[target].values()) for target in self.waiting):
+            return 0.0
         running = [r.seconds_left() for r in self.running.values()]
         waiting = sum(sum(self.expected[t].values()) for t in self.waiting)
         chains = map(self.seconds_through, self.waiting)
