@@ -112,7 +112,7 @@ def test_a_wrong_command_line_is_one_line_and_status_2(
     [
         "predict plan-0 x.png",
         "export plan-0 --to onnx",
-        "try plan-0",
+        "demo plan-0",
         "pictures plan-0",
         "repro --run plan-0",
     ],

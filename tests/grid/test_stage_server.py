@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from facet.base.names import STAGES
 from facet.grid.stage_server import StageServer, library_state
 from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
 from tests.helpers import ROOT, TIMEOUT, is_alive, run_program, wait_for_end, wait_for_pid
@@ -104,9 +103,9 @@ def test_how_a_stage_ends_is_told(server: StageServer, folder: Path, warm: bool)
     assert "what" in unusable.stderr.lower()  # the argument that is missing
     assert launch(folder, "die", server=address).returncode == 128 + 9
     assert launch(folder, "tell", server=address).returncode == 0
-    absent = run_program(sys.executable, "-m", "stages", "absent", folder=folder)
-    assert absent.returncode == 1
-    assert all(stage in absent.stderr for stage in STAGES)
+    misspelt = run_program(sys.executable, "-m", "stages", "trian", folder=folder)
+    assert (misspelt.returncode, misspelt.stderr.count("\n")) == (2, 1)
+    assert "did you mean train?" in misspelt.stderr
 
 
 @pytest.mark.parametrize("warm", [True, False])

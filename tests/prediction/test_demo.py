@@ -37,7 +37,7 @@ class Page(NamedTuple):
 @pytest.fixture(scope="module")
 def served(_tracked: Project) -> Iterator[Page]:
     """The page of plain-0, as the command serves it until Ctrl-C."""
-    words = [sys.executable, "-m", "facet", "try", "plain-0"]
+    words = [sys.executable, "-m", "facet", "demo", "plain-0"]
     environment = os.environ | {"PYTHONPATH": ""}
     with subprocess.Popen(
         words, cwd=_tracked.folder, stdout=subprocess.PIPE, text=True, env=environment
