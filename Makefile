@@ -6,9 +6,9 @@ PATH := $(abspath $(VENV))/bin:$(PATH)
 export PATH
 STAMP := $(VENV)/.complete
 # The program `facet`: this project's code with this environment, from any folder.
-LAUNCHER := 'import sys' 'from pathlib import Path' \
+LAUNCHER := 'import runpy' 'import sys' 'from pathlib import Path' \
     'sys.path.insert(0, str(Path(__file__).absolute().parents[2]))' \
-    'if __name__ == "__main__":' '    from facet.cli import main' '    main()'
+    'if __name__ == "__main__":' '    runpy.run_module("facet", run_name="__main__")'
 PYTHON ?=
 NO_PYTHON = make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13; \
     install one (uv python install 3.13) or name one (make env PYTHON=/path/to/python3.13)

@@ -1,6 +1,11 @@
 """`python -m facet`: the same as the program `facet`."""
 
-from facet.cli import main
+import signal
 
 if __name__ == "__main__":
+    # Until a command has begun there is nothing to end in order, nor to say.
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as shells do in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from facet.cli import main
+
     main()

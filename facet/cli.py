@@ -4,6 +4,7 @@ What a command needs is imported inside it: `facet --help` and completion answer
 """
 
 import os
+import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -77,11 +78,11 @@ def repro(
 ) -> None:
     """Bring the grid, or a part of it, up to date on all cores."""
     from facet.grid.stage_server import StageServer
-    from facet.grid.worktree import LOGS
+    from facet.grid.worktree import LOGS, only_one
 
     print(f"checking params.yaml and what has changed; what stages say is in {LOGS}", flush=True)
     # It imports what the stages need while this process imports DVC and looks for what has changed.
-    with StageServer():
+    with only_one(), StageServer():
         if values:
             from facet.grid.trial import try_values
 
@@ -389,6 +390,8 @@ def command_names() -> list[str]:
 
 def main() -> None:
     """Run the command line; an error is one line that begins with the command's name."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see facet/__main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Stages and DVC are this environment's, wherever the shell looks for programs.
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

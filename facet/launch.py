@@ -136,8 +136,11 @@ def run_stage(main: Callable[..., None]) -> None:
         parser.add_argument(kind, metavar=kind.upper())
     items = vars(parser.parse_args())
     with errors_in_a_line(name):
+        from facet.base.unchanged import unchanged_inputs  # with pydantic
+
         try:
-            main(**items)
+            with unchanged_inputs():
+                main(**items)
         except InputError:
             check_items(items)  # a wrong name is the reason for whatever was not found
             raise
@@ -184,7 +187,10 @@ def _run_in_child(name: str, words: list[str]) -> int:
         sys.exit(0)
     die_with(os.getppid())
 
+    ended: list[int] = []
+
     def pass_on(number: int, _: Any) -> None:
+        ended.append(number)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
         signal.alarm(20)
@@ -195,6 +201,12 @@ def _run_in_child(name: str, words: list[str]) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
+    if status < 0 and not ended:
+        print(
+            f"{name}: its process was ended by {signal.Signals(-status).name}; out of memory? Use "
+            "smaller sizes, or fewer processes (make repro JOBS=1)",
+            file=sys.stderr,
+        )
     return status
 
 

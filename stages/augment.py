@@ -3,6 +3,7 @@
 from facet.base.config import get_params
 from facet.base.names import AUGMENTED, NORMALISED
 from facet.base.prepared import load_prepared, save_prepared
+from facet.base.unchanged import read_input
 from facet.datasets.augmentation import augment
 from facet.errors import InputError
 from facet.launch import run_stage
@@ -13,7 +14,7 @@ def main(experiment: str) -> None:
     (dataset,) = get_params(f"experiments.{experiment}.dataset")
     (config,) = get_params(f"datasets.{dataset}.augment")
     how = config.of_experiment(experiment)
-    data = load_prepared(NORMALISED.format(dataset))
+    data = load_prepared(read_input(NORMALISED.format(dataset)))
     try:
         augmented = [augment(one, how) for one in data]
         save_prepared(AUGMENTED.format(experiment), augmented)

@@ -8,11 +8,13 @@ from facet.base.names import (
     COMPARISONS_FILE,
     CURVES_TABLE,
     HISTORY_FILE,
+    METRICS,
     RUN,
     RUNS_TABLE,
     SUMMARY_FILE,
 )
 from facet.base.storage import read_csv, write_json
+from facet.base.unchanged import read_input
 from facet.comparisons import (
     compare_experiments,
     curve_rows,
@@ -34,6 +36,9 @@ def main() -> None:
     # A run that params.yaml no longer names counts nowhere, and DVC would hash it as an input.
     for path in find_leftovers(runs):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for run in runs:
+        read_input(RUN.format(run))
+        read_input(METRICS.format(run))
     metrics = {run: read_metrics(run) for run in runs}
     curves = []
     for run, m in metrics.items():

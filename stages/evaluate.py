@@ -1,12 +1,11 @@
 """Judge one run on its test split: metrics with chance beside them, warnings, pictures."""
 
-from pathlib import Path
-
 from facet.base.arrays import load_arrays
 from facet.base.config import parse_run
 from facet.base.names import AUGMENTED, EVALUATION, HISTORY_FILE, METRICS, PREDICTIONS_FILE, RUN
 from facet.base.prepared import load_prepared, select_split
 from facet.base.storage import atomic_write, read_csv, read_json, write_json
+from facet.base.unchanged import read_input
 from facet.evaluation.metrics import evaluate_run
 from facet.evaluation.plots import draw_run
 from facet.launch import run_stage
@@ -18,9 +17,9 @@ from facet.tracking.wandb_run import log_to_existing_run
 def main(run: str) -> None:
     """Judge RUN: metrics/runs/RUN.json and the pictures in data/evaluations/RUN."""
     experiment, seed = parse_run(run)
-    folder = Path(RUN.format(run))
+    folder = read_input(RUN.format(run))
     about, history = read_json(folder / "model.json"), read_csv(folder / HISTORY_FILE)
-    data = select_split(load_prepared(AUGMENTED.format(experiment)), seed)
+    data = select_split(load_prepared(read_input(AUGMENTED.format(experiment))), seed)
     predictions = load_arrays(folder / PREDICTIONS_FILE)
     metrics = evaluate_run(data, predictions, about)
     with atomic_write(EVALUATION.format(run)) as aside:

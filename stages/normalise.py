@@ -1,10 +1,9 @@
 """Cut the labels, split the items by group, bring inputs to one size and scale."""
 
-from pathlib import Path
-
 from facet.base.config import Dataset, get_params
 from facet.base.names import NORMALISED, PICKLED, SPLITS
 from facet.base.prepared import save_prepared
+from facet.base.unchanged import read_input
 from facet.datasets.items import load_items
 from facet.datasets.normalisation import normalise
 from facet.errors import InputError
@@ -19,7 +18,7 @@ def main(dataset: str) -> None:
     )
     spec = Dataset.model_construct(size=size, read=read, heads=heads, group=group, split=split)
     try:
-        data = normalise(load_items(Path(PICKLED.format(dataset))), dataset, spec)
+        data = normalise(load_items(read_input(PICKLED.format(dataset))), dataset, spec)
         save_prepared(NORMALISED.format(dataset), data)
     except InputError as e:
         raise InputError(f"{dataset}: {e}") from None

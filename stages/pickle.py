@@ -1,10 +1,9 @@
 """Decode a data set's raw files once, into plain arrays."""
 
-from pathlib import Path
-
 from facet.base.config import get_params
 from facet.base.names import PICKLED, RAW
 from facet.base.storage import atomic_write
+from facet.base.unchanged import read_input
 from facet.datasets.decode import decode_items, describe_unread, list_raw_files
 from facet.datasets.items import describe_sizes, save_items
 from facet.errors import InputError
@@ -14,7 +13,7 @@ from facet.launch import run_stage
 def main(dataset: str) -> None:
     """Decode data/DATASET/raw into data/DATASET/pickled."""
     (read,) = get_params(f"datasets.{dataset}.read")
-    raw = Path(RAW.format(dataset))
+    raw = read_input(RAW.format(dataset))
     try:
         with atomic_write(PICKLED.format(dataset)) as folder:
             folder.mkdir()

@@ -2,13 +2,13 @@
 
 import shutil
 import time
-from pathlib import Path
 
 from facet.base.config import parse_run, read_experiment
 from facet.base.names import AUGMENTED, COSTS
 from facet.base.prepared import load_prepared, select_split
 from facet.base.processor import note_other_bytes
 from facet.base.storage import write_json
+from facet.base.unchanged import read_input
 from facet.launch import note_progress, run_stage
 from facet.memory import check_memory, machine_memory, peak_memory
 from facet.models.checkpoint import (
@@ -30,7 +30,7 @@ def main(run: str) -> None:
     started = time.monotonic()
     name, seed = parse_run(run)
     wandb_run.import_wandb()
-    path = Path(AUGMENTED.format(name))
+    path = read_input(AUGMENTED.format(name))
     data = select_split(load_prepared(path), seed)
     spec, declared = read_experiment(name)
     if message := note_other_bytes():
@@ -62,6 +62,7 @@ def main(run: str) -> None:
         if resumed:
             print(f"{run}: going on after epoch {len(training.history)}")
         tracked.define_axis("epoch")
+        tracked.log_missing([wandb_run.epoch_metrics(row) for row in training.history])
         times = train_to_end(training, run, checkpoint, log_epoch)
         save_run(training, run, fingerprint, declared)
     except BaseException:

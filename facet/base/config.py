@@ -6,6 +6,7 @@ A stage calls `get_params` for the keys it declares in dvc.yaml and sees nothing
 import difflib
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -24,9 +24,20 @@ from pydantic import (
 from facet.base.names import PARAMS_FILE, SPLITS, Metric
 from facet.errors import InputError
 
+MOST_CHARACTERS, MOST_NODES = 4_000_000, 1_000_000  # of params.yaml, anchors spelt out
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# In an address: NAME:PASSWORD@, or what comes after a `?` under such a name.
+SECRET = re.compile(
+    r"://[^/?#]*@|[?&][^=&#]*(auth|credential|key|passw|secret|sig|token)[^=&#]*=", re.IGNORECASE
+)
 Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# What no machine could make is refused at once, not after an hour.
+Copies = Annotated[int, Field(gt=0, le=10_000)]
+Pixels = Annotated[int, Field(gt=0, le=20_000)]
+Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+Width = Annotated[int, Field(gt=0, le=100_000)]
+Step = Annotated[int, Field(gt=0, le=1_000)]
 
 
 class Strict(BaseModel):
@@ -95,7 +106,7 @@ class Operation(Strict):
         | None
     ) = None
     filter: Literal["blur", "contour", "detail", "edge_enhance", "sharpen", "smooth"] | None = None
-    spread: Annotated[int, Field(ge=1)] | None = None
+    spread: Step | None = None
 
     @field_validator("crop", mode="before")
     @classmethod
@@ -231,7 +242,7 @@ class Flip(Strict):
 class Augmentation(Strict):
     """Random changes of training images. `copies` counts the untouched one: 5 makes x5."""
 
-    copies: PositiveInt = 1
+    copies: Copies = 1
     seed: Seed = 0
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     translate: Share = 0.0
@@ -262,12 +273,24 @@ class Dataset(Strict):
     """A data set: where it comes from, how it is read, split and augmented."""
 
     source: str | Annotated[list[str], Field(min_length=1)]
-    size: tuple[PositiveInt, PositiveInt] | Literal["middle"] | None
+    size: tuple[Pixels, Pixels] | Literal["middle"] | None
     read: Read
     heads: Annotated[dict[str, Head], Field(min_length=1)]
     group: dict[str, Annotated[list[str], Field(min_length=1)]]
     split: Split
     augment: Augment
+
+    @field_validator("source")
+    @classmethod
+    def _no_secrets(cls, value: str | list[str]) -> str | list[str]:
+        for source in [value] if isinstance(value, str) else value:
+            if SECRET.search(source):
+                # Not said what it is: a message ends in logs.
+                raise ValueError(
+                    "holds a password, key or signature, which would stay in git and dvc.lock; "
+                    "put it into ~/.netrc (https), ~/.aws (s3) or the like"
+                )
+        return value
 
     @field_validator("size", mode="before")
     @classmethod
@@ -295,13 +318,13 @@ class Dataset(Strict):
 class Layer(Strict):
     """One layer of a network; exactly one of the kinds, and what goes with it."""
 
-    conv: PositiveInt | None = None
-    dense: PositiveInt | None = None
+    conv: Width | None = None
+    dense: Width | None = None
     dropout: Share | None = None
     flatten: Literal[True] | None = None
     average: Literal[True] | None = None
-    kernel: PositiveInt = 3
-    pool: PositiveInt = 1
+    kernel: Step = 3
+    pool: Step = 1
     batchnorm: bool = False
 
     @model_validator(mode="after")
@@ -326,9 +349,9 @@ class Experiment(Strict):
     """An experiment with the defaults filled in: a data set, a network, how it is trained."""
 
     dataset: str
-    epochs: PositiveInt
-    batch: PositiveInt
-    threads: PositiveInt
+    epochs: Epochs
+    batch: Epochs
+    threads: Step
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine"]
     class_weights: Literal["none", "balanced"]
@@ -472,17 +495,38 @@ class _OneOfEach(yaml.SafeLoader):
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [k.value for k, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key} stands twice", node.start_mark
-            )
+    keys = [k.value for k, _ in node.value if isinstance(k, yaml.ScalarNode)]
+    twice, times = Counter(keys).most_common(1)[0] if keys else ("", 0)
+    if times > 1:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{twice} stands twice", node.start_mark
+        )
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 
+# PyYAML reads YAML 1.1, DVC reads 1.2: to one of them these are text.
+_AMBIGUOUS = {
+    "bool": re.compile("yes|no|on|off", re.IGNORECASE),
+    "int": re.compile(r".*:.*|[-+]?0[0-9_]+"),
+    "float": re.compile(".*:.*"),
+    "timestamp": re.compile(".*"),
+}
+
+
+def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    kind = node.tag.rpartition(":")[2]
+    if _AMBIGUOUS[kind].fullmatch(node.value):
+        instead = "true, false or text in quotes" if kind == "bool" else "a number, or quote it"
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{node.value} is ambiguous in YAML; write {instead}", node.start_mark
+        )
+    return getattr(loader, f"construct_yaml_{kind}")(node)
+
+
 _OneOfEach.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+for _kind in _AMBIGUOUS:
+    _OneOfEach.add_constructor(f"tag:yaml.org,2002:{_kind}", _scalar)
 # PyYAML reads YAML 1.1, in which 1e-05 is text; DVC reads and writes 1.2, in which it is a number.
 _OneOfEach.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
@@ -490,8 +534,36 @@ _OneOfEach.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says, as params.yaml is read. Raises yaml.YAMLError."""
-    return yaml.load(text, _OneOfEach)
+    """What a YAML text says, as params.yaml is read. Raises yaml.YAMLError.
+
+    Anchors are counted as often as they are used, before anything is made of them.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"more than {MOST_CHARACTERS:,} characters")
+    loader = _OneOfEach(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count_nodes(node, {}) > MOST_NODES:
+            raise yaml.YAMLError(f"its anchors stand for more than {MOST_NODES:,} values")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as e:  # a number of 5,000 digits
+        raise yaml.YAMLError(str(e)) from None
+    finally:
+        loader.dispose()
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for; `known` are those of the nodes seen."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # what is met within itself never ends
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [n for each in inside for n in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_count_nodes(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read_params(file: Path = PARAMS_FILE) -> dict[str, Any]:
@@ -561,7 +633,8 @@ def _in_words(error: ValidationError, tree: Any) -> str:
     message = first["msg"].removeprefix("Value error, ")
     message = message if message[1:2].isupper() else message[0].lower() + message[1:]
     if first["type"] != "value_error":
-        message += f", got {first['input']!r}"
+        given = repr(first["input"])
+        message += f", got {given if len(given) <= 60 else given[:60] + '...'}"
     return f"{key}: {message}" if key else message
 
 
@@ -570,6 +643,9 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]
+
+
+ASKED: dict[str, Any] = {}  # the values that this process asked for
 
 
 def get_params(*keys: str) -> list[Any]:
@@ -588,6 +664,7 @@ def get_params(*keys: str) -> list[Any]:
         except KeyError as e:
             hint = suggest(*e.args)
             raise InputError(f"{PARAMS_FILE}: {key}: nothing of that name{hint}") from None
+    ASKED.update(zip(keys, found, strict=True))
     return found
 
 
@@ -601,6 +678,7 @@ def read_experiment(name: str) -> tuple[Experiment, dict[str, Any]]:
     experiments = check_params(tree).experiments
     if name not in experiments:
         raise InputError(f"{PARAMS_FILE}: experiments.{name}: missing{suggest(name, experiments)}")
+    ASKED[f"experiments.{name}"] = experiments[name]
     part = {"defaults": tree["defaults"], "experiments": {name: tree["experiments"][name]}}
     return experiments[name], part
 

@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from facet.base.arrays import CHUNK_BYTES, PixelFile, load_array
+from facet.base.arrays import CHUNK_BYTES, PixelFile, check_disk, load_array
 from facet.base.config import KERAS_ARRAYS, ArrayPair, Arrays, suggest
 from facet.datasets.depth import Extremes, Scale, scale_pixels
 from facet.datasets.items import Images, Items
@@ -32,9 +32,14 @@ def list_arrays(path: Path) -> dict[str, Header]:
     try:
         with zipfile.ZipFile(path) as members:
             found = {}
-            for name in members.namelist():
-                with members.open(name) as member:
-                    found[name.removesuffix(".npy")] = _read_header(member)
+            for info in members.infolist():
+                name = info.filename.removesuffix(".npy")
+                with members.open(info) as member:
+                    header = found[name] = _read_header(member)
+                    shape, _, dtype = header
+                    # Before any of it is read: a header may ask for more than there is.
+                    if member.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
+                        raise ValueError(f"{name} is not as long as it says")
             return found
     except Exception as e:  # zipfile and numpy raise whatever they meet in broken bytes
         raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
@@ -67,6 +72,9 @@ def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | N
     if any(shape[1:] != shapes[0][1:] for shape in shapes):
         each = ", ".join(pair.x for pair in names.pairs.values())
         raise InputError(f"{path}: {each} differ in the shape of an image")
+    for pair in names.pairs.values():
+        check_label_header(path, pair, there)
+    check_disk(pixels, sum(map(math.prod, shapes)))
     file, extremes = PixelFile(pixels), Extremes()
     labels: dict[str, list[np.ndarray]] = {}
     try:
@@ -86,8 +94,8 @@ def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | N
     columns = {
         column: np.concatenate(
             [
-                check_labels(path, pair, column, y, shape[0])
-                for pair, y, shape in zip(names.pairs.values(), found, shapes, strict=True)
+                make_label_texts(path, pair.labels[column], y)
+                for pair, y in zip(names.pairs.values(), found, strict=True)
             ]
         )
         for column, found in labels.items()
@@ -141,16 +149,32 @@ def _copy_images(
         extremes.count += shape[0]
 
 
-def check_labels(path: Path, pair: ArrayPair, column: str, y: np.ndarray, count: int) -> np.ndarray:
-    """Labels as strings, (N,). Raises InputError where there is not one for each image."""
-    name, images = pair.labels[column], pair.x
-    if y.shape not in ((count,), (count, 1)):
-        raise InputError(
-            f"{path}: {name} {y.shape} has not one label for each of the {count} of {images}"
-        )
-    y = y.reshape(count)
+def check_label_header(path: Path, pair: ArrayPair, there: dict[str, Header]) -> None:
+    """Raise InputError for labels of which there is not one for each image, or not a plain one."""
+    count = there[pair.x][0][0]
+    for name in pair.labels.values():
+        shape, _, dtype = there[name]
+        if shape not in ((count,), (count, 1)):
+            raise InputError(
+                f"{path}: {name} {shape} has not one label for each of the {count} of {pair.x}"
+            )
+        if dtype.kind not in "biufUS":
+            raise InputError(f"{path}: {name} {dtype} holds no labels: numbers or text are")
+
+
+def make_label_texts(path: Path, name: str, y: np.ndarray) -> np.ndarray:
+    """Labels as strings, (N,). Raises InputError for one that is missing, or no text."""
+    y = y.reshape(len(y))
     if y.dtype.kind == "S":
-        y = np.strings.decode(y, "utf-8")
+        try:
+            y = np.strings.decode(y, "utf-8")
+        except UnicodeDecodeError as e:
+            raise InputError(f"{path}: {name}: a label is not UTF-8 text: {e}") from None
     if y.dtype.kind == "f":
-        return np.array([write_number(v) for v in y.tolist()])
-    return y.astype(str)
+        y = np.array([write_number(v) for v in y.tolist()])
+    y = y.astype(str)
+    if (empty := y == "").any():
+        raise InputError(
+            f"{path}: {name}[{empty.argmax()}] is no label; fill it in or leave it out"
+        )
+    return y

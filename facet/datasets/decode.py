@@ -20,6 +20,7 @@ from facet.base.names import (
     TABLE_SUFFIXES,
 )
 from facet.base.processor import usable_cores
+from facet.base.terminal import silence_native_output
 from facet.datasets.array_files import read_arrays
 from facet.datasets.depth import Extremes, Scale, scale_pixels
 from facet.datasets.items import Images, Items
@@ -28,18 +29,22 @@ from facet.errors import InputError
 
 KEPT_MODES = ("L", "LA", "RGB", "RGBA")
 MAX_PIXELS = 50_000_000
+# What IMAGE_SUFFIXES name, by content whatever a file is called. Pillow knows forty more, among
+# them PostScript, for which it starts another program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def decode_image(path: Path) -> np.ndarray:
     """One image, height x width for grey, else height x width x 2, 3 or 4 channels.
 
+    Turned as its EXIF data say; of several frames or pages the first.
     Palettes become RGB (RGBA if they have a transparent entry), other modes the nearest kept one.
     It is uint8, or what the file has if that is deeper: 16 or 32 bits, float32.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
                 if _is_cut_to_eight_bits(opened):
@@ -51,9 +56,14 @@ def decode_image(path: Path) -> np.ndarray:
                     image = image.convert("L" if image.mode == "1" else "RGB")
                 pixels = np.asarray(image)
                 return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    except MemoryError:
+        raise
     except Exception as e:
         # Pillow's decoders raise whatever they meet in broken bytes: all of it means the same.
-        reason = "not an image" if isinstance(e, UnidentifiedImageError) else str(e)
+        if isinstance(e, OSError) and e.filename and e.errno:  # it cannot be opened
+            raise
+        kinds = ", ".join(FORMATS)
+        reason = f"not one of {kinds}" if isinstance(e, UnidentifiedImageError) else str(e)
         raise InputError(f"{path}: {reason}; repair it or take it out of the source") from None
 
 
@@ -96,14 +106,15 @@ def decode_images(folder: Path, names: list[str], pixels: Path, scale: Scale | N
             return decode_image(folder / name)
         return decode_eight_bits(folder / name, scale)
 
-    decoded = map_ahead(decode, names, usable_cores())
-    bar = tqdm(decoded, "pickle", len(names), unit="image", delay=1)
-    for shape, image in zip(shapes, bar, strict=True):
-        if image.dtype == np.uint8:
-            file.append(image)
-        else:
-            extremes.add(image)
-        shape[:] = (*image.shape, 1)[:3]
+    with silence_native_output() as terminal:
+        decoded = map_ahead(decode, names, usable_cores())
+        bar = tqdm(decoded, "pickle", len(names), unit="image", delay=1, file=terminal)
+        for shape, image in zip(shapes, bar, strict=True):
+            if image.dtype == np.uint8:
+                file.append(image)
+            else:
+                extremes.add(image)
+            shape[:] = (*image.shape, 1)[:3]
     file.close()
     if extremes.count:
         raise extremes.refuse(str(folder), len(names))

@@ -28,6 +28,7 @@ from facet.base.config import (
 )
 from facet.base.names import PARAMS_FILE, SPLITS
 from facet.base.storage import atomic_write
+from facet.datasets.archives import ARCHIVES
 from facet.datasets.array_files import describe_arrays, list_arrays
 from facet.datasets.decode import RawFiles, decode_items, describe_unread, list_raw_files
 from facet.datasets.depth import DepthError
@@ -35,7 +36,7 @@ from facet.datasets.items import Items, describe_sizes
 from facet.datasets.labels import cut_folders, read_fields, read_own_split
 from facet.datasets.normalisation import normalise
 from facet.datasets.readings import why_no_reading
-from facet.datasets.sources import ARCHIVES, download, split_checksum
+from facet.datasets.sources import download, parse_source
 from facet.datasets.tables import (
     as_text,
     is_missing,
@@ -118,16 +119,15 @@ def find_source(word: str) -> str:
     """The URL of a source that is given as a path or as a URL. Raises InputError."""
     if word == "embedded" or "::" in word or re.match(r"[a-z][a-z0-9+]+:", word):
         return word
-    path, checksum = split_checksum(word)
+    path = parse_source(word).url
     if not Path(path).expanduser().exists():
         raise InputError(f"{word}: not found")
-    pin = f"#sha256={checksum}" if checksum else ""
-    return f"file://{Path(path).expanduser().resolve()}{pin}"
+    return f"file://{Path(path).expanduser().resolve()}{word.removeprefix(path)}"
 
 
 def make_name(url: str) -> str:
     """A data set's name after its source."""
-    last = PurePosixPath(split_checksum(url)[0].rstrip("/")).name
+    last = PurePosixPath(parse_source(url).url.rstrip("/")).name
     for ending in (*ARCHIVES, ".csv", ".npz"):
         last = last.removesuffix(ending)
     last = re.sub(r"\W+", "_", last, flags=re.ASCII).strip("_").lower()

@@ -110,6 +110,14 @@ def read_own_split(fields: dict[str, np.ndarray], own: Own) -> np.ndarray:
     return found
 
 
+def check_head(name: str, head: Head, found: dict[str, np.ndarray]) -> str:
+    """The field that a head's label is cut from. Raises InputError where the data lack it."""
+    field = head.part or head.column or ""
+    if field not in found:
+        raise InputError(f"heads.{name}: the data has no column {field}{suggest(field, found)}")
+    return field
+
+
 def make_labels(
     name: str, head: Head, found: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -117,10 +125,8 @@ def make_labels(
 
     A class is named as the label is written; numbers fall into bins.
     """
-    field = head.part or head.column or ""
-    if field not in found:
-        raise InputError(f"heads.{name}: the data has no column {field}{suggest(field, found)}")
-    values = as_text(found[field])
+    field = check_head(name, head, found)
+    values = np.strings.strip(as_text(found[field]))  # blanks around a name make no other class
     numbers = read_numbers(found[field]) if head.bins else None
     if head.bins and numbers is not None:
         binned = np.full(len(values), "", dtype=f"<U{max(map(len, head.bins))}")
@@ -134,8 +140,9 @@ def make_labels(
         if strange := sorted(set(present) - set(head.bins)):
             raise InputError(f"heads.{name}.bins: {strange[0]} is neither a number nor a bin")
         present = [b for b in head.bins if b in present]
-    elif all(v.isdigit() for v in present):
-        present.sort(key=int)
+    elif all(v.isascii() and v.isdecimal() for v in present):
+        # As numbers, without making numbers of them: a label may have thousands of digits.
+        present.sort(key=lambda v: (len(v.lstrip("0")), v.lstrip("0")))
     if len(present) < 2:
         raise InputError(f"heads.{name}: all items are {present[0]}; a head needs two classes")
     index = {c: i for i, c in enumerate(present)}

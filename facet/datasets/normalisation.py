@@ -8,7 +8,13 @@ from facet.base.names import SPLITS
 from facet.base.prepared import InputInfo, NewData, NewSplit
 from facet.datasets.inputs import middle_size, prepare_images
 from facet.datasets.items import Items
-from facet.datasets.labels import check_classes, make_labels, read_fields, read_own_split
+from facet.datasets.labels import (
+    check_classes,
+    check_head,
+    make_labels,
+    read_fields,
+    read_own_split,
+)
 from facet.datasets.readings import choose_readings, encode_readings, fill_missing, find_fill
 from facet.datasets.splits import check_splits, content_hashes, make_splits
 from facet.datasets.tables import is_missing
@@ -45,6 +51,25 @@ def keep_complete(
     return np.arange(len(items))
 
 
+def check_range(
+    how: InputInfo, largest: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+) -> None:
+    """Raise InputError for readings so large that they turn infinite when they are standardised.
+
+    `largest`, `mean` and `deviation` are (readings,); a column of text has several readings.
+    """
+    one_hot = how.get("one_hot", {})
+    columns = [c for c in how["columns"] for _ in one_hot.get(c, [c])]
+    bound = np.finfo("float32").max / 2
+    for column, most, *spread in zip(columns, largest, mean, deviation, strict=True):
+        # NaN, where values are missing, is not too large.
+        if most > bound or not np.isfinite(spread).all():
+            raise InputError(
+                f"column {column}: values up to {most:g} are too large to be standardised; "
+                "give it in another unit, or name it in read.ignore"
+            )
+
+
 def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
     """A data set ready to learn from, once for each of split.seed.
 
@@ -53,6 +78,8 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
     data and `spec` do not fit each other.
     """
     fields = read_fields(items, spec.read)
+    for head_name, head in spec.heads.items():
+        check_head(head_name, head, fields)
     readings, size = None, (0, 0)
     if items.images:
         if spec.size is None:
@@ -80,8 +107,8 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
         fields = {field: values[rows] for field, values in fields.items()}
         readings = readings[rows] if readings is not None else None
     labels = {h: make_labels(h, head, fields) for h, head in spec.heads.items()}
-    for head, (classes, _) in labels.items():
-        check_classes(head, classes, items, spec.read)
+    for head_name, (classes, _) in labels.items():
+        check_classes(head_name, classes, items, spec.read)
     label_matrix = np.stack([y for _, y in labels.values()], 1)
     own = items.own
     if spec.read.own and spec.split.by == "own":
@@ -109,7 +136,9 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
                 fill = find_fill(training, preparation)
                 inputs["fill"] = fill.tolist()
                 training = fill_missing(training, fill)
-            mean, deviation = training.mean(0), training.std(0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean, deviation = training.mean(0), training.std(0)
+            check_range(preparation, np.nanmax(np.abs(readings), 0, initial=0), mean, deviation)
             deviation = np.where(deviation > 0, deviation, 1.0)
             inputs |= {"mean": mean.tolist(), "spread": deviation.tolist()}
         of_split = {}

@@ -1,138 +1,197 @@
 """Fetch a data set's raw files, from a URL through fsspec or drawn by the embedded module."""
 
-import csv
+import email.utils
+import errno
 import hashlib
 import importlib
-import io
+import re
 import shutil
-import tarfile
-import zipfile
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import tenacity
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from facet.base.arrays import map_ahead
-from facet.base.names import (
-    ARRAY_SUFFIXES,
-    IMAGE_SUFFIXES,
-    RAW_INDEX,
-    RAW_INDEX_COLUMN,
-    TABLE_SUFFIXES,
-)
+from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
 from facet.base.storage import file_sha256
+from facet.datasets.archives import ARCHIVES, OTHER_ARCHIVES, unpack_archive
+from facet.datasets.raw_files import read_index, says_more, select_data_files
 from facet.errors import InputError
 from facet.formats import RawManifest
 
-ARCHIVES = (".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz", ".zip")
 PARALLEL_FETCHES = 64  # of 250 ms each, 624 files take 3.4 s; 16 at once took 10.8 s
+USUAL_BYTES = 20 * 10**9  # of one source, where it does not say more
+LEAST_RATE, SLOW_SECONDS = 100, 60  # bytes a second, looked at every so many seconds
 TRIES = 5
+LONGEST_WAIT = 120  # seconds; a server may ask for more in vain
 # Seconds. A slow large file is no fault, a silent server is.
-TIMEOUT = aiohttp.ClientTimeout(total=3600, sock_connect=10, sock_read=30)
-HTTP = {"client_kwargs": {"timeout": TIMEOUT}}
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30)
+# Names and passwords from ~/.netrc, proxies from the environment, as other programs have them.
+HTTP = {"client_kwargs": {"timeout": TIMEOUT, "trust_env": True}}
 TRANSIENT = (OSError, aiohttp.ClientError, TimeoutError)
-FINAL = (FileNotFoundError, PermissionError, IsADirectoryError)
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+FINAL_NUMBERS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENAMETOOLONG)
+
+
+def find_cause(error: BaseException) -> BaseException:
+    """What is behind an error: fsspec calls each answer that it does not get "not found"."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, TRANSIENT):
+        return cause if getattr(cause, "status", 0) != 404 else error
+    # Its own wrapping of a time limit says nothing.
+    return cause if isinstance(error, TimeoutError) and cause else error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether it is worth asking again."""
+    error = find_cause(error)
+    if isinstance(error, FINAL) or getattr(error, "errno", None) in FINAL_NUMBERS:
+        return False
+    status = getattr(error, "status", 500)
+    return isinstance(error, TRANSIENT) and (status in (408, 425, 429) or status >= 500)
+
+
+_usual_wait = tenacity.wait_exponential_jitter(multiplier=0.2, max=8)
+
+
+def choose_wait(state: tenacity.RetryCallState) -> float:
+    """The seconds to the next try: what the server asks for, else ever more."""
+    error = state.outcome.exception() if state.outcome else None
+    headers = getattr(find_cause(error), "headers", None) if error else None
+    asked = (headers or {}).get("Retry-After", "").strip()
+    if asked.isascii() and asked.isdecimal():
+        return min(float(asked), LONGEST_WAIT)
+    if date := email.utils.parsedate_tz(asked):
+        return min(max(email.utils.mktime_tz(date) - time.time(), 0), LONGEST_WAIT)
+    return _usual_wait(state)
+
+
 retried = tenacity.retry(
-    retry=tenacity.retry_if_exception(
-        lambda e: (
-            isinstance(e, TRANSIENT)
-            and not isinstance(e, FINAL)
-            and not 400 <= getattr(e, "status", 500) < 408
-        )
-    ),
-    wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=8),
+    retry=tenacity.retry_if_exception(is_transient),
+    wait=choose_wait,
     stop=tenacity.stop_after_attempt(TRIES),
     reraise=True,
 )
 
 
-def select_data_files(names: list[str]) -> tuple[list[str], list[str]]:
-    """The names that hold data, of one kind, and the names left out.
+@dataclass(frozen=True)
+class Address:
+    """A source's address, and what is said of it after a `#`."""
 
-    A folder with images is a set of images, and the tables beside them may say more of each; else
-    it is tables, else arrays. What is hidden is left out: macOS puts a `._a.png` beside a.png.
+    url: str
+    sha256: str | None = None
+    most: int | None = None
+    """How many bytes it may have, unpacked too; None: as usual."""
+
+
+def parse_source(source: str) -> Address:
+    """A source as params.yaml has it: `URL#sha256=HEX&most=50GB`. Raises InputError."""
+    found = re.fullmatch(r"(.*?)#((?:sha256|most)=.*)", source, re.DOTALL)
+    if not found:
+        return Address(source)
+    said = dict(part.partition("=")[::2] for part in found[2].split("&"))
+    if strange := sorted(set(said) - {"sha256", "most"}):
+        raise InputError(f"{source}: {strange[0]} is neither sha256 nor most")
+    sha256, most = said.get("sha256"), said.get("most")
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise InputError(f"{source}: sha256 is 64 hexadecimal digits")
+    if most is not None and not re.fullmatch(r"[1-9]\d{0,5}GB", most):
+        raise InputError(f"{source}: most is a whole number of gigabytes, like most=50GB")
+    return Address(found[1], sha256 and sha256.lower(), int(most[:-2]) * 10**9 if most else None)
+
+
+class Bounds:
+    """What the files of one source may take together."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = USUAL_BYTES if most is None else most
+        self._came, self._lock = 0, threading.Lock()
+
+    def add(self, count: int) -> None:
+        """So many bytes came. Raises InputError if they are too many."""
+        with self._lock:
+            self._came += count
+            too_many = self._came > self.most
+        if too_many:
+            raise InputError(
+                f"more than {self.most / 1e9:g} GB; if that is right, add "
+                f"#most={max(1, 2 * self.most // 10**9)}GB to the source's address"
+            )
+
+
+class Transfer(Callback):  # type: ignore[misc]
+    """One file on its way: fsspec says what came, and is told where that is too much or too slow.
+
+    A context: what an attempt that failed has brought does not count.
     """
-    seen = [n for n in names if not _is_hidden(n)]
 
-    def choose(suffixes: set[str]) -> list[str]:
-        return [n for n in seen if PurePosixPath(n).suffix.lower() in suffixes]
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__()
+        self._bounds, self._came = bounds, 0
+        self._since, self._bytes = time.monotonic(), 0
 
-    images, tables, arrays = map(choose, (IMAGE_SUFFIXES, TABLE_SUFFIXES, ARRAY_SUFFIXES))
-    if not images:
-        tables = [n for n in tables if PurePosixPath(n).name != RAW_INDEX]
-    chosen = images + tables if images else tables or arrays
-    return sorted(chosen), sorted(set(names) - set(chosen))
+    def __exit__(self, *error: object) -> None:
+        """End the transfer."""
+        if error[0]:
+            self._bounds.add(-self._came)
 
+    def relative_update(self, inc: int = 1) -> None:
+        """A piece of `inc` bytes came. Raises InputError or TimeoutError."""
+        self._came += inc
+        self._bounds.add(inc)
+        self._bytes += inc
+        if (seconds := time.monotonic() - self._since) > SLOW_SECONDS:
+            if self._bytes < LEAST_RATE * seconds:
+                raise TimeoutError(f"fewer than {LEAST_RATE} bytes a second came")
+            self._since, self._bytes = time.monotonic(), 0
 
-def _is_hidden(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(p.startswith(".") and p != ".." for p in parts)
-
-
-def read_index(text: str, where: str) -> list[str]:
-    """The file names in an index's column `files`, each once, plain relative names alone."""
-    rows = csv.DictReader(io.StringIO(text.lstrip("\ufeff")))
-    if RAW_INDEX_COLUMN not in (rows.fieldnames or []):
-        raise InputError(f"{where}: no column `{RAW_INDEX_COLUMN}`; its first line must name it")
-    names = [name for row in rows if (name := (row[RAW_INDEX_COLUMN] or "").strip())]
-    if not names:
-        raise InputError(f"{where}: lists no files")
-    for name in names:
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-            raise InputError(f"{where}: {name!r} is not a plain relative file name")
-        if (
-            name.endswith("/")
-            or path.suffix.lower() not in IMAGE_SUFFIXES | TABLE_SUFFIXES | ARRAY_SUFFIXES
-        ):
-            raise InputError(f"{where}: {name!r} has no ending of a known kind (.png, .csv, ...)")
-    if len(set(names)) < len(names):
-        twice = next(n for n in names if names.count(n) > 1)
-        raise InputError(f"{where}: {twice} is listed twice")
-    return names
+    def copy(self, source: Any, target: IO[bytes]) -> None:
+        """Copy what is left of an open file to another."""
+        while piece := source.read(2**20):
+            target.write(piece)
+            self.relative_update(len(piece))
 
 
-def says_more(index: str) -> bool:
-    """Whether an index has further columns than that of the files, such as labels."""
-    return len(next(csv.reader(index.splitlines()), [])) > 1
-
-
-def split_checksum(url: str) -> tuple[str, str | None]:
-    """A source's address, and the SHA-256 that follows it as `#sha256=...`, if any."""
-    address, mark, value = url.partition("#sha256=")
-    if mark and (len(value) != 64 or set(value.lower()) - set("0123456789abcdef")):
-        raise InputError(f"{url}: sha256 is 64 hexadecimal digits")
-    return address, value.lower() or None
+def hide_secrets(text: str) -> str:
+    """A text without what addresses may tell: names and passwords, signatures after a `?`."""
+    return re.sub(r"\?[^\s'\"]+", "?...", re.sub(r"//[^/@\s]+@", "//", text))
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system for `url`, with time limits, and the path on it."""
-    try:
-        options = HTTP if url.startswith(("http://", "https://")) else {}
-        return url_to_fs(url, skip_instance_cache=True, **options)
-    except (ValueError, ImportError) as e:
-        raise InputError(f"{url}: {e}") from None
+    options = HTTP if url.startswith(("http://", "https://")) else {}
+    return name_failures(url, url_to_fs, url, skip_instance_cache=True, **options)  # type: ignore[no-any-return]
 
 
-def fetch_resumable(fs: Any, path: str, target: Path) -> None:
+def fetch_resumable(fs: Any, path: str, target: Path, bounds: Bounds) -> None:
     """Copy one file; what an earlier try left in `target`.part is kept and gone on from."""
     partial = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     facts = fs.info(path)
     size = facts.get("size")
+    if size is not None:
+        check_room(size, bounds, target)
     # Only a source that still is what it was then may be gone on from.
     seen = " ".join(str(facts.get(k)) for k in ("size", "ETag", "mtime", "LastModified"))
     origin = partial.with_name(partial.name + ".source")
     have = partial.stat().st_size if partial.exists() else 0
     if have and size and origin.exists() and origin.read_text() == seen and have < size:
         try:
-            with fs.open(path, "rb", cache_type="none") as source, partial.open("ab") as file:
+            with (
+                Transfer(bounds) as transfer,
+                fs.open(path, "rb", cache_type="none") as source,
+                partial.open("ab") as file,
+            ):
                 source.seek(have)
-                shutil.copyfileobj(source, file, 2**20)
+                transfer.copy(source, file)
         except ValueError:  # a web server that gives no ranges
             have = 0
     else:
@@ -140,58 +199,87 @@ def fetch_resumable(fs: Any, path: str, target: Path) -> None:
     if not have:
         origin.write_text(seen)
         whole = {"block_size": 0} if "http" in fs.protocol else {}  # one request, as it comes
-        with fs.open(path, "rb", **whole) as source, partial.open("wb") as file:
-            shutil.copyfileobj(source, file, 2**20)
+        with (
+            Transfer(bounds) as transfer,
+            fs.open(path, "rb", **whole) as source,
+            partial.open("wb") as file,
+        ):
+            transfer.copy(source, file)
     if size is not None and partial.stat().st_size != size:
-        raise OSError(f"{path}: {partial.stat().st_size} bytes came, of {size}")
+        raise OSError(f"{partial.stat().st_size} bytes came, of {size}")
     origin.unlink()
     partial.rename(target)
 
 
+def check_room(size: int, bounds: Bounds, target: Path) -> None:
+    """Raise InputError before a file of `size` bytes that is too large comes."""
+    bounds.add(size)
+    bounds.add(-size)
+    free = shutil.disk_usage(target.parent).free
+    if size > free:
+        raise InputError(f"needs {size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")
+
+
 @retried
-def fetch_small(fs: Any, path: str, target: Path) -> None:
+def fetch_small(fs: Any, path: str, target: Path, bounds: Bounds) -> None:
     """Copy one small file in one request."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".part")
-    fs.get_file(path, str(partial))
+    with Transfer(bounds) as transfer:
+        fs.get_file(path, str(partial), callback=transfer)
     if partial.stat().st_size == 0:
-        raise OSError(f"{path}: no bytes came")
+        raise OSError("no bytes came")
+    if "http" in fs.protocol:
+        refuse_web_page(partial)
     partial.rename(target)
 
 
-def name_failures(url: str, action: Callable[..., Any], *args: Any) -> Any:
-    """`action(*args)`, its failure an InputError that names `url`."""
+def refuse_web_page(file: Path) -> None:
+    """Raise InputError for a page where data were asked for: servers send one to say no."""
+    with file.open("rb") as opened:
+        begin = opened.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if begin.startswith((b"<!doctype html", b"<html")):
+        file.unlink()
+        raise InputError("the server sends a web page instead of the file; open it in a browser")
+
+
+def name_failures(url: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """`action(*args)`, its failure an InputError that names `url`, without secrets."""
     try:
-        return action(*args)
-    except InputError:
+        return action(*args, **options)
+    except MemoryError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{url}: not found") from None
-    except TRANSIENT as e:
-        raise InputError(f"{url}: {type(e).__name__} after {TRIES} tries: {e}"[:400]) from None
+    except Exception as error:  # a file system may be anyone's, and raise anything
+        e = find_cause(error)
+        if isinstance(e, InputError):
+            reason = str(e)
+        elif isinstance(e, FileNotFoundError):
+            reason = "not found"
+        elif getattr(e, "errno", None) in FINAL_NUMBERS and isinstance(e, OSError):
+            reason = f"{e.strerror}"
+        else:
+            tries = f" after {TRIES} tries" if is_transient(e) else ""
+            reason = f"{type(e).__name__}{tries}: {' '.join(str(e).split())}"
+        raise InputError(hide_secrets(f"{url}: {reason}")[:400]) from None
 
 
-def fetch_folder(url: str, folder: Path) -> list[str]:
+def fetch_folder(url: str, folder: Path, bounds: Bounds) -> list[str]:
     """Fetch what a folder's index lists (or, without one, what a local folder holds).
 
     Returns the names left out.
     """
     fs, root = open_filesystem(url)
     root = root.rstrip("/")
-    left_out: list[str] = []
+    index, left_out = f"{hide_secrets(url)}/{RAW_INDEX}", list[str]()
     try:
         text = retried(fs.cat_file)(f"{root}/{RAW_INDEX}").decode("utf-8-sig")
-        names = read_index(text, f"{url}/{RAW_INDEX}")
-        inside = f"{root}/images/"
-        first = name_failures(url, retried(fs.exists), inside + names[0])
-        paths = {n: (inside if first else f"{root}/") + n for n in names}
-        if says_more(text):
-            (folder / RAW_INDEX).write_text(text, encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{url}/{RAW_INDEX}: not a text file") from None
-    except FileNotFoundError:
+        raise InputError(f"{index}: not a text file") from None
+    except Exception as e:
+        if not isinstance(find_cause(e), FileNotFoundError):
+            name_failures(index, raise_again, e)
         if url.startswith(("http://", "https://")):
-            raise InputError(f"{url}/{RAW_INDEX}: not found; a web folder needs one") from None
+            raise InputError(f"{index}: not found; a web folder needs one") from None
         found = sorted(p[len(root) :].lstrip("/") for p in name_failures(url, fs.find, root))
         if not found and not name_failures(url, fs.exists, root):
             raise InputError(f"{url}: not found") from None
@@ -199,16 +287,19 @@ def fetch_folder(url: str, folder: Path) -> list[str]:
         if not names:
             raise InputError(f"{url}: holds no images, tables or arrays") from None
         paths = {n: f"{root}/{n}" for n in names}
-    except TRANSIENT as e:
-        raise InputError(
-            f"{url}/{RAW_INDEX}: {type(e).__name__} after {TRIES} tries: {e}"
-        ) from None
+    else:
+        names = read_index(text, index)
+        inside = f"{root}/images/"
+        first = name_failures(url, retried(fs.exists), inside + names[0])
+        paths = {n: (inside if first else f"{root}/") + n for n in names}
+        if says_more(text):
+            (folder / RAW_INDEX).write_text(text, encoding="utf-8")
     pictures = any(PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES for n in names)
     home = folder / "images" if pictures else folder
     missing = [n for n in names if not (home / n).exists()]
 
     def fetch(name: str) -> None:
-        name_failures(paths[name], fetch_small, fs, paths[name], home / name)
+        name_failures(paths[name], fetch_small, fs, paths[name], home / name, bounds)
 
     fetched = map_ahead(fetch, missing, PARALLEL_FETCHES)
     for _ in tqdm(fetched, f"download {folder.name}", len(missing), unit="file", delay=1):
@@ -216,54 +307,25 @@ def fetch_folder(url: str, folder: Path) -> list[str]:
     return left_out
 
 
-def fetch_file(url: str, folder: Path) -> list[str]:
+def raise_again(error: Exception) -> None:
+    """Raise `error`."""
+    raise error
+
+
+def fetch_file(address: Address, folder: Path) -> list[str]:
     """Fetch one file, and unpack it if it is an archive. Returns the names left out."""
-    address, sha256 = split_checksum(url)
-    fs, path = open_filesystem(address)
+    fs, path = open_filesystem(address.url)
     target = folder / PurePosixPath(path).name
     if not target.exists():
-        name_failures(address, retried(fetch_resumable), fs, path, target)
-    if sha256 and (found := file_sha256(target)) != sha256:
+        bounds = Bounds(address.most)
+        name_failures(address.url, retried(fetch_resumable), fs, path, target, bounds)
+    if "http" in fs.protocol:
+        name_failures(address.url, refuse_web_page, target)
+    if address.sha256 and (found := file_sha256(target)) != address.sha256:
         target.unlink()
-        raise InputError(f"{address}: SHA-256 is {found}, params.yaml pins {sha256}")
-    return unpack_archive(target) if target.name.endswith(ARCHIVES) else []
-
-
-def unpack_archive(archive: Path) -> list[str]:
-    """Put an archive's data files beside it, in its place. Returns the names left out."""
-    folder = archive.parent
-    try:
-        if archive.suffix == ".zip":
-            with zipfile.ZipFile(archive) as z:
-                names, left_out = select_data_files(
-                    [i.filename for i in z.infolist() if not i.is_dir()]
-                )
-                for name in tqdm(names, "unpack", unit="file", delay=1):
-                    z.extract(name, folder)
-        else:
-            with tarfile.open(archive) as t:
-                members = {m.name: m for m in t if m.isfile()}
-                names, left_out = select_data_files(list(members))
-                for name in tqdm(
-                    sorted(names, key=lambda n: members[n].offset), "unpack", unit="file", delay=1
-                ):
-                    # Not by `extract`: without the filter that Python has from 3.11.4 on it follows
-                    # links and leaves the folder, and any 3.11 will do here (Debian's is 3.11.2).
-                    # Regular files alone, copied byte by byte, need no more than this check.
-                    place = (folder / name).resolve()
-                    if not place.is_relative_to(folder.resolve()):
-                        raise InputError(
-                            f"{archive.name}: an archive with a file outside it: {name}"
-                        )
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    with t.extractfile(members[name]) as packed, place.open("wb") as file:  # type: ignore[union-attr]
-                        shutil.copyfileobj(packed, file)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, ValueError) as e:
-        raise InputError(f"{archive.name}: not a whole archive: {e}") from None
-    if not names:
-        raise InputError(f"{archive.name}: holds no images, tables or arrays")
-    archive.unlink()
-    return left_out
+        raise InputError(f"{address.url}: SHA-256 is {found}, params.yaml pins {address.sha256}")
+    is_archive = target.name.lower().endswith(ARCHIVES)
+    return unpack_archive(target, address.most) if is_archive else []
 
 
 def download(name: str, source: str | list[str], folder: Path, cache: Path) -> RawManifest:
@@ -283,17 +345,20 @@ def download(name: str, source: str | list[str], folder: Path, cache: Path) -> R
             ) from None
         drawn.make(folder)
     else:
-        urls = [source] if isinstance(source, str) else source
-        for url in urls:
-            single = (
-                PurePosixPath(split_checksum(url)[0])
-                .name.lower()
-                .endswith((*ARCHIVES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES))
-            )
+        for url in [source] if isinstance(source, str) else source:
+            address = parse_source(url)
+            last = PurePosixPath(address.url).name.lower()
+            if last.endswith(OTHER_ARCHIVES):
+                raise InputError(
+                    f"{url}: this kind of archive is not read; pack it as .zip or .tar.gz"
+                )
             # One place per address: another source's leftovers are never mixed in.
             place = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
             place.mkdir(parents=True, exist_ok=True)
-            left_out += fetch_file(url, place) if single else fetch_folder(url, place)
+            if last.endswith((*ARCHIVES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)):
+                left_out += fetch_file(address, place)
+            else:
+                left_out += fetch_folder(address.url, place, Bounds(address.most))
             shutil.copytree(place, folder, dirs_exist_ok=True)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if p.name != RAW_INDEX or says_more(p.read_text("utf-8"))]

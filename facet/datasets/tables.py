@@ -4,13 +4,16 @@ A column is float64, NaN where a cell is empty, if each number can be had back a
 else it is the text of the file, "" where a cell is empty. So `01` and `1` stay two labels.
 """
 
+import csv
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from facet.base.arrays import CHUNK_BYTES
 from facet.base.config import Index, suggest
 from facet.base.names import IMAGE_SUFFIXES
 from facet.datasets.items import Items
@@ -18,6 +21,8 @@ from facet.errors import InputError
 
 # What people and programs write for a missing value; `?` is UCI's.
 MISSING = ["", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "<NA>", "#N/A"]
+SEPARATORS, OTHER_SEPARATORS = (",", ";", "\t"), ("|", ":", " ")
+LONGEST_HEADER = 10_000_000  # characters
 CHUNK_ROWS = 50_000
 EXACT = 2.0**53  # from here on not every whole number is a float64
 
@@ -31,13 +36,14 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 
     parts: dict[str, list[_Cells]] = {}
     try:
+        refuse_null_bytes(path)
         with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
+            separator = _read_header(file.readline(LONGEST_HEADER), path)
         with (
             warnings.catch_warnings(action="error", category=pd.errors.ParserWarning),
             pd.read_csv(
                 path,
-                sep=next((s for s in ";\t" if s in header), ","),
+                sep=separator,
                 encoding="utf-8-sig",
                 index_col=False,
                 dtype=str,
@@ -52,11 +58,44 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
                     parts.setdefault(str(name), []).append(_compact(texts))
     except pd.errors.ParserWarning:
         raise InputError(f"{path}: a row has more cells than there are columns") from None
-    except (ValueError, UnicodeDecodeError) as e:
-        raise InputError(f"{path}: not a CSV table: {e}") from None
+    except (ValueError, csv.Error) as e:
+        raise InputError(f"{path}: not a CSV table: {' '.join(str(e).split())}") from None
     if not parts or not len(next(iter(parts.values()))[0].values):
         raise InputError(f"{path}: has no rows")
-    return {name.strip().replace(" ", "_"): _join(chunks) for name, chunks in parts.items()}
+    return {_name_column(name): _join(chunks) for name, chunks in parts.items()}
+
+
+def refuse_null_bytes(path: Path) -> None:
+    """Raise ValueError for a file that is no text: numpy would drop the zeros."""
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            if b"\0" in piece:
+                raise ValueError("it holds zero bytes: it is no text, or not in UTF-8")
+
+
+def _name_column(written: str) -> str:
+    return written.strip().replace(" ", "_")
+
+
+def _read_header(line: str, path: Path) -> str:
+    """What separates a table's cells: of `SEPARATORS` the one that makes most columns.
+
+    Raises InputError for another one, and for a name that two columns have.
+    """
+    found = [(s, next(csv.reader([line], delimiter=s), [])) for s in SEPARATORS]
+    separator, names = max(found, key=lambda one: len(one[1]))
+    if len(names) == 1 and (other := next((s for s in OTHER_SEPARATORS if s in line), None)):
+        raise InputError(
+            f"{path}: seems to be separated by `{other}`; save it with `,`, `;` or tabs"
+        )
+    if any(name and not name.strip() for name in names):
+        raise InputError(f"{path}: a column's name is blank; give it one")
+    counts = Counter(_name_column(name) for name in names if name.strip())
+    twice, times = counts.most_common(1)[0] if counts else ("", 0)
+    if times > 1:
+        written = " and ".join(f"`{n.strip()}`" for n in names if _name_column(n) == twice)
+        raise InputError(f"{path}: the columns {written} are both {twice}; rename one")
+    return separator
 
 
 @dataclass(frozen=True)

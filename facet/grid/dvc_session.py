@@ -14,17 +14,36 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from facet.base.names import LOCK_FILE
+from facet.base.storage import atomic_write
+from facet.base.unchanged import lock_outputs
 from facet.errors import InputError
 from facet.launch import TIMINGS_VARIABLE
 
 
 def changed_stages() -> set[str]:
     """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
+    mend_lock()
     try:
         with Repo() as repo:
             return set(repo.status())
     except DvcException as e:
         raise InputError(f"dvc status failed: {e}") from None
+
+
+def mend_lock() -> None:
+    """Put the last commit's dvc.lock in the place of one that is not whole: DVC was killed.
+
+    What has been made since is in DVC's cache, which knows it by its inputs.
+    """
+    try:
+        lock_outputs()
+        return
+    except InputError:
+        words = ["git", "show", f"HEAD:./{LOCK_FILE}"]
+        committed = subprocess.run(words, capture_output=True).stdout
+    with atomic_write(LOCK_FILE) as aside:
+        aside.write_bytes(committed or b"schema: '2.0'\nstages: {}\n")
+    print(f"{LOCK_FILE}: was not whole; the last commit's is in its place")
 
 
 def read_lock(lock: Path) -> dict[str, Any]:
@@ -34,7 +53,8 @@ def read_lock(lock: Path) -> dict[str, Any]:
 
 def write_lock(lock: Path, stages: dict[str, Any]) -> None:
     """Write a dvc.lock as DVC does, at once: DVC rewrites all of it for each stage it runs."""
-    dump_yaml(lock, {"schema": "2.0", "stages": stages})
+    with atomic_write(lock) as aside:
+        dump_yaml(aside, {"schema": "2.0", "stages": stages})
 
 
 @dataclass
@@ -79,7 +99,7 @@ def reproduce_stages(session: Session, names: list[str]) -> dict[str, Any]:
     0.4 s (56 times in the default grid), and `repo.stage.load_one` parses dvc.yaml for each stage.
     Where another release of DVC has none of these functions, `dvc repro` is called after all.
     """
-    entries: dict[str, Any] = {}
+    entries, known = dict[str, Any](), read_lock(LOCK_FILE)
     try:
         from dvc.dvcfile import PROJECT_FILE, load_file
         from dvc.stage.serialize import to_lockfile
@@ -89,6 +109,8 @@ def reproduce_stages(session: Session, names: list[str]) -> dict[str, Any]:
             for name in names:
                 if (stage := stages[name]).reproduce():
                     entries |= to_lockfile(stage)
+                    # The next stage compares its inputs with it.
+                    write_lock(LOCK_FILE, known | entries)
     except (AttributeError, ImportError, TypeError):
         command = ["dvc", "repro", "--single-item", *names]
         done = subprocess.run(command, stdin=subprocess.DEVNULL)

@@ -1,15 +1,41 @@
 """A worker's git worktree, equal to the working tree."""
 
+import contextlib
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from facet.base.names import PARAMS_FILE
+from facet.errors import InputError
 
 WORKERS = Path(".workers")
+RUNNING = WORKERS / "running"  # held by the process that has the workers
 LOGS, PROGRESS = WORKERS / "logs", WORKERS / "progress"  # a file for each target
 # What a run leaves outside DVC's outputs.
 SHARED_FOLDERS = (".ckpt", "metrics/costs", "metrics/manifests")
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the workers' folder. Raises InputError, with its number, where another process does."""
+    import fcntl
+
+    WORKERS.mkdir(exist_ok=True)
+    with RUNNING.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another `make repro` runs here (process {file.read().strip() or '?'}); wait for "
+                "it, or end it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None = None) -> None:
@@ -27,15 +53,29 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
             ["git", *words], cwd=at, check=True, capture_output=True, text=True
         ).stdout
 
-    head = git("rev-parse", "HEAD").strip()
-    if not (folder / ".git").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        git("worktree", "prune")
-        git("worktree", "add", "--force", "--detach", "--no-checkout", str(folder), head)
-    git("reset", "--quiet", head, at=folder)
+    def lay(anew: bool) -> list[str]:
+        """Have git lay it; returns the files it holds and knows, or would ask about."""
+        if anew or not (folder / ".git").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            git("worktree", "prune")
+            # Twice: also where a worktree that was killed in the making is still locked.
+            force = ["--force", "--force", "--detach", "--no-checkout"]
+            git("worktree", "add", *force, str(folder), head)
+        git("reset", "--quiet", head, at=folder)
+        return git(*listed, at=folder).split("\0")
+
     listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
-    for name in set(git(*listed, at=folder).split("\0")) - {"", *ours}:
+    try:
+        head = git("rev-parse", "HEAD").strip()
+        ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
+        try:
+            theirs = lay(anew=False)
+        except subprocess.CalledProcessError:  # killed while it was laid or reset
+            theirs = lay(anew=True)
+    except subprocess.CalledProcessError as e:
+        said = " ".join(e.stderr.split()) or f"git {e.cmd[1]} failed"
+        raise InputError(f"{folder}: no worktree can be laid: {said}") from None
+    for name in set(theirs) - {"", *ours}:
         (folder / name).unlink(missing_ok=True)
     for name in ours:
         there = folder / name
@@ -57,5 +97,7 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
         place.mkdir(parents=True, exist_ok=True)
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
         link.unlink(missing_ok=True)
         link.symlink_to(place)

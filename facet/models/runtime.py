@@ -1,22 +1,9 @@
 """TensorFlow's settings: repeatable and quiet."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import Any
 
-
-@contextlib.contextmanager
-def silence_native_output() -> Iterator[None]:
-    """Keep what native code says about absent GPU drivers from the terminal."""
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+from facet.base.terminal import silence_native_output
 
 
 def import_tensorflow() -> Any:

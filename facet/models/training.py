@@ -7,8 +7,8 @@ import numpy as np
 
 from facet.base.config import Experiment
 from facet.base.prepared import StoredData
+from facet.base.terminal import silence_native_output
 from facet.errors import InputError
-from facet.models.runtime import silence_native_output
 
 PREDICT_BATCH, PREDICT_NUMBERS = 256, 1 << 20  # items at once, and numbers in them
 

@@ -76,7 +76,7 @@ def open_demo(run: str) -> Demo:
         for head, m in heads.items()
         if m["balanced_accuracy"] is not None
     }
-    return Demo(name, about, load_exact_model(folder), judged)
+    return Demo(name, about, load_exact_model(folder, about), judged)
 
 
 def picture_address(image: Image.Image) -> str:

@@ -19,9 +19,9 @@ from facet.base.config import parse_run
 from facet.base.names import AUGMENTED
 from facet.base.prepared import SplitData, load_prepared, select_split
 from facet.base.storage import atomic_write, write_json
+from facet.base.terminal import silence_native_output
 from facet.errors import InputError
 from facet.formats import ExportFormat, ExportInfo
-from facet.models.runtime import silence_native_output
 from facet.models.training import predict_batch
 from facet.prediction.trained_run import find_folder, find_path, load_model, read_description
 
@@ -191,7 +191,7 @@ def export_run(run: str, to: ExportFormat, into: str = "") -> None:
     target = Path(into or EXPORTS.format(name, to))
     check_target(target)
     test, answers = read_test_items(folder, name)
-    model = load_model(folder)
+    model = load_model(folder, about)
     with atomic_write(target) as aside:
         aside.mkdir()
         path = aside / FILES[to]

@@ -48,9 +48,9 @@ def list_files(words: list[str], suffixes: set[str], stdin: Path) -> dict[str, P
     return found
 
 
-def load_exact_model(folder: Path) -> Any:
+def load_exact_model(folder: Path, about: ModelInfo) -> Any:
     """The model of a run's folder as it was trained. Raises InputError if it is not whole."""
-    model = load_model(folder)
+    model = load_model(folder, about)
     from facet.models import network  # imports Keras, which `load_model` did in silence
 
     return network.make_exact(model)
@@ -139,7 +139,7 @@ def answer_files(folder: Path, about: ModelInfo, files: dict[str, Path], as_json
 
     Raises InputError where that is no whole model, or some files could not be used.
     """
-    model = load_exact_model(folder)
+    model = load_exact_model(folder, about)
     bad = 0
     for file, path in files.items():
         try:

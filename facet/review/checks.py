@@ -59,6 +59,7 @@ ALLOWED = UNDECLARED_MODULES | {
     "stages/__main__.py": "starts the stage that it names",
     ".ckpt/": "found by a hash of all that the run depends on",
     ".git/": "W&B records the commit",
+    "dvc.lock": "a stage ends where its inputs are not what it says",
     "metrics/costs/": "says into which W&B run a repeat went",
     "wandb/": "W&B's own files",
     ".wandb-data/": "W&B's own files",

@@ -4,8 +4,6 @@
 DVC restored it.
 """
 
-import configparser
-import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,8 @@ from facet.base.names import (
     RUN,
     RUNS_TABLE,
 )
-from facet.base.storage import file_sha256, read_csv, read_json
+from facet.base.storage import file_sha256, md5, read_csv, read_json
+from facet.base.unchanged import cache_object
 from facet.errors import InputError
 from facet.formats import ComparisonResult, RunMetrics
 from facet.tracking import provenance
@@ -227,14 +226,4 @@ def plot_comparison(name: str, comparison: ComparisonResult, curves: list[dict[s
 
 def find_cached(file: Path) -> Path:
     """DVC's own copy of a file, which no later run overwrites; the file itself if there is none."""
-    where = Path(".dvc/cache")
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None)
-        try:
-            settings.read(Path(".dvc") / name)
-            where = Path(".dvc") / settings["cache"]["dir"]
-        except (configparser.Error, KeyError):
-            continue
-    md5 = hashlib.md5(file.read_bytes()).hexdigest()
-    held = (where / "files/md5" / md5[:2] / md5[2:]).resolve()
-    return held if held.is_file() else file.resolve()
+    return (cache_object(md5(file)) or file).resolve()

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import socket
+import subprocess
 import sys
 import time
 import urllib.parse
@@ -20,6 +21,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from facet.base.config import parse_run
+from facet.tracking import offline_records
 
 PROJECT = "facet"
 SERVER = "https://api.forge.coreweave.com"  # W&B's own default; under it `wandb login` has the key
@@ -192,6 +194,26 @@ def local_run_ids(id: str) -> list[str]:
     return sorted(found, key=lambda i: int(i.removeprefix(id).removeprefix("-r") or 0))
 
 
+def read_progress(id: str) -> tuple[int, bool]:
+    """The last step that this machine recorded of run `id`, and whether it came to an end.
+
+    (0, True) of one that is no longer here: it was uploaded and removed.
+    """
+    step, ended, files = 0, False, offline_records.record_files(runs_folder(), id)
+    for file in files:
+        if (file.parent / JOINED).exists():
+            continue
+        try:
+            records = offline_records.read_records(file)
+        except (OSError, subprocess.CalledProcessError, ValueError):
+            return 0, True  # nothing can be said of it
+        # One that a signal or an error ended has an exit too.
+        ended = ended or any(r["exit"].get("exit_code", 0) == 0 for r in records.get("exit", []))
+        steps = [int(r["history"]["item"]["_step"]) for r in records.get("history", [])]
+        step = max([step, *steps])
+    return step, ended or not files
+
+
 # --- a run -----------------------------------------------------------------------------------
 
 
@@ -219,6 +241,7 @@ class Run:
         self._run: Any = None
         self.id = id
         self._online = False
+        self._logged = 0  # steps that this machine recorded before
         try:
             self._start(resumed, joins, options)
         except Exception as e:
@@ -231,7 +254,11 @@ class Run:
         self._earlier = local_run_ids(self.id.partition("-r")[0] if joins else self.id)
         if self._earlier and not joins:
             last = self._earlier[-1].removeprefix(self.id).removeprefix("-r") or 0
-            self.id = self._earlier[-1] if resumed else f"{self.id}-r{int(last) + 1}"
+            steps, ended = read_progress(self._earlier[-1])
+            # One that was killed goes on in its run, before its first checkpoint too.
+            goes_on = resumed or not ended
+            self.id = self._earlier[-1] if goes_on else f"{self.id}-r{int(last) + 1}"
+            self._logged = steps if goes_on else 0
         if mode == "online" and recently_failed():
             mode = "offline"
         elif mode == "online" and not server_reachable():
@@ -267,6 +294,15 @@ class Run:
         """One row of the history."""
         # Without commit W&B holds the row back until the next one: an epoch to lose to kill -9.
         self._quietly("log", values, step=step, commit=True)
+
+    def log_missing(self, rows: list[dict[str, float]]) -> None:
+        """The rows, steps 1, 2, ..., that were lost when a training was killed."""
+        known = self._logged
+        if self._online and self._run is not None:
+            known = max(self._run.step - 1, 0)
+        for step, row in enumerate(rows, 1):
+            if step > known:
+                self.log(row, step)
 
     def define_axis(self, name: str) -> None:
         """Draw the metrics of epochs over `name`."""

@@ -1,0 +1,146 @@
+"""What a stage reads is what dvc.lock says, and stays so until the stage ends.
+
+DVC hashes a stage's inputs when it has ended, and trusts its cache: what was edited meanwhile, or
+damaged on the disk, would be stored as the result of what it no longer is.
+"""
+
+import configparser
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import yaml
+
+from facet.base.config import ASKED, get_params
+from facet.base.names import LOCK_FILE, PARAMS_FILE
+from facet.base.storage import md5
+from facet.errors import InputError
+
+# What tells that a file was written: its size, its time, its place on the disk.
+State = tuple[int, int, int]
+_inputs: dict[Path, dict[str, State]] = {}
+
+
+def read_input(path: str | Path) -> Path:
+    """`path`, an input of this stage: a file or folder that another stage made.
+
+    Raises InputError where DVC runs the stage and dvc.lock says something else of it.
+    """
+    path = Path(path)
+    _inputs[path] = list_states(path)
+    # By hand a stage may be given what its maker likes.
+    if "DVC_STAGE" in os.environ and path.exists():
+        check_input(path)
+    return path
+
+
+def check_input(path: Path) -> None:
+    """Raise InputError, by name, for a file or folder that is not what dvc.lock says."""
+    expected = lock_outputs().get(path.as_posix())
+    if expected is None or md5(path) == expected:
+        return
+    name, held = path, cache_object(expected)
+    if path.is_dir():
+        listed = {m["relpath"]: m["md5"] for m in json.loads(held.read_bytes())} if held else {}
+        for member in (m for m in sorted(listed) if (path / m).is_file()):
+            if md5(path / member) != listed[member]:
+                name, held = path / member, cache_object(listed[member])
+                break
+    rotten = held is not None and held.is_file() and md5(held) != held.parent.name + held.name
+    also = f" and {held}" if rotten else ""
+    raise InputError(
+        f"{name}: is not what dvc.lock says, edited or damaged; remove {path}{also}, then "
+        "`dvc repro` makes it again"
+    )
+
+
+def lock_outputs() -> dict[str, str]:
+    """The MD5 of each output in dvc.lock, by its path. Raises InputError if it is not whole."""
+    return _parse_lock(state_of(LOCK_FILE))
+
+
+@lru_cache(1)
+def _parse_lock(_: State) -> dict[str, str]:
+    try:
+        # libyaml's reader, where there is one, is ten times as fast.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        lock = yaml.load(LOCK_FILE.read_bytes(), loader) if LOCK_FILE.exists() else {}
+        stages = lock.get("stages", {}).values()
+        return {o["path"]: o["md5"] for stage in stages for o in stage.get("outs", [])}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        raise InputError(f"{LOCK_FILE}: not readable; `git checkout {LOCK_FILE}`") from None
+
+
+def cache_object(hash: str) -> Path | None:
+    """The file in DVC's cache that holds what has this MD5; None if there is none."""
+    where = Path(".dvc/cache")
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None)
+        try:
+            settings.read(Path(".dvc") / name)
+            where = Path(".dvc") / settings["cache"]["dir"]
+        except (configparser.Error, KeyError):
+            continue
+    held = where / "files/md5" / hash[:2] / hash[2:]
+    return held if held.is_file() else None
+
+
+@contextmanager
+def unchanged_inputs() -> Iterator[None]:
+    """Raise InputError, by name, if what the stage read changes while it runs.
+
+    That is what `read_input` gave, the values of params.yaml that it asked for, the project's
+    modules that it imported.
+    """
+    code = list_states(Path("facet")) | list_states(Path("stages"))
+    parameters = state_of(PARAMS_FILE)
+    yield
+    changed = [path.as_posix() for path, state in _inputs.items() if list_states(path) != state]
+    root = Path.cwd()
+    for module in list(sys.modules.values()):
+        file = Path(getattr(module, "__file__", None) or "")
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
+        if name in code and code[name] != state_of(name):
+            changed.append(name)
+    if state_of(PARAMS_FILE) != parameters:
+        changed += changed_values()
+    if changed:
+        raise InputError(
+            f"{', '.join(sorted(changed)[:4])}: changed while the stage ran, so that its result is "
+            "of neither; run it again"
+        )
+
+
+def changed_values() -> list[str]:
+    """The keys asked for whose values in params.yaml are others now."""
+    asked = dict(ASKED)
+    try:
+        now = dict(zip(asked, get_params(*asked), strict=True))
+    except InputError:
+        return [str(PARAMS_FILE)]  # what it says now nobody can tell
+    return [f"{PARAMS_FILE}: {key}" for key, value in asked.items() if now[key] != value]
+
+
+def list_states(path: Path) -> dict[str, State]:
+    """The state of a file, or of each file in a folder, by its path."""
+    if not path.is_dir():
+        return {path.as_posix(): state_of(path)} if path.exists() else {}
+    return {
+        os.path.join(folder, name): state_of(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+        if not name.endswith(".pyc")
+    }
+
+
+def state_of(path: str | Path) -> State:
+    """Size, time of the last change in nanoseconds, inode; zeros if it has gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ino

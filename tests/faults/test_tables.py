@@ -1,0 +1,175 @@
+"""Bad tables, labels and indexes: each is refused in one line that names it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facet.base.config import Dataset, Head
+from facet.datasets import labels, normalisation, tables
+from facet.datasets.raw_files import read_index
+from facet.errors import InputError
+from tests.helpers import decode_folder
+
+# A table that all of these are made from.
+ROWS = "".join(f"{i},{i % 7}.5,{'ab'[i % 2]}\n" for i in range(40))
+GOOD = f"size,weight,kind\n{ROWS}"
+SPEC = {
+    "source": "embedded",
+    "size": None,
+    "read": {"keep": ["size"]},
+    "heads": {"kind": {"column": "kind"}},
+    "group": {},
+    "split": {"by": "random"},
+    "augment": {},
+}
+
+
+def bad_tables() -> Iterator[tuple[str, bytes, str]]:
+    """Names, bytes, and a word of the message that is due."""
+
+    def put(name: str, text: str, told: str) -> tuple[str, bytes, str]:
+        return name, text.encode(), told
+
+    yield put("empty", "", "not a CSV table")
+    yield put("blank", "\n\n\n", "table.csv")
+    yield put("header", "size,weight,kind\n", "has no rows")
+    for separator in "|: ":
+        text = GOOD.replace(",", separator)
+        yield put(f"separator_{ord(separator)}", text, f"separated by `{separator}`")
+    for i, names in enumerate(("x y,x_y,kind", "x,x,kind", "x, x,kind", "x y,x  y,kind")):
+        told = "are both" if i != 3 else "size"
+        yield put(f"columns_{i}", GOOD.replace("size,weight,kind", names), told)
+    yield put("more_cells", GOOD + "1,2,a,4\n", "line 42")
+    yield put("more_cells_first", GOOD.replace("0,0.5,a", "0,0.5,a,9"), "more cells")
+    yield put("open_quote", GOOD.replace("3,3.5,b", '3,"3.5,b'), "table.csv")
+    yield "latin", GOOD.replace("kind", "größe").encode("latin-1"), "not a CSV table"
+    yield "utf16", GOOD.encode("utf-16"), "not a CSV table"
+    yield "zeros", bytes(2000), "table.csv"
+    yield "noise", np.random.default_rng(0).bytes(4000), "not a CSV table"
+    yield "null", GOOD.replace("3.5", "3\0").encode(), "no text"
+    for number in ("1e308", "-1e308", "1e39", "1.7976931348623157e308"):
+        yield put(f"large_{number}", GOOD.replace("0,0.5,", f"0,{number},"), "too large")
+    for number in ("inf", "-inf", "1e999", "Infinity"):
+        yield put(f"infinite_{number}", GOOD.replace("0,0.5,", f"0,{number},"), "weight")
+    for number in ("1,5", "1_000", "0x10", "²", "1.5kg", "--1", "1e", "$5", "50%", "1 000"):
+        quoted = GOOD.replace("0,0.5,", f'0,"{number}",')
+        yield put(f"number_{number}", quoted, "weight")
+    for missing in ("", "?", "NA", "nan", "null", "#N/A"):
+        yield put(f"missing_{missing}", GOOD.replace("0,0.5,", f"0,{missing},"), "no weight")
+        yield put(f"no_label_{missing}", GOOD.replace("0,0.5,a", f"0,0.5,{missing}"), "no kind")
+    yield put("one_class", GOOD.replace("b", "a"), "two classes")
+    each = "".join(f"{i},{i % 7}.5,k{i}\n" for i in range(40))
+    yield put("each_a_class", f"size,weight,kind\n{each}", "40 classes")
+    yield put("no_label_column", GOOD.replace("kind", "sort"), "no column kind")
+    yield put("no_size", GOOD.replace("size", "length"), "no column size")
+    yield put("few", "size,weight,kind\n1,2,a\n2,3,b\n", "")
+    yield put("id", GOOD.replace("weight", "id"), "id (an id by its name)")
+    text = GOOD.replace("weight", "note").replace(".5,", "th,")
+    yield put("text_column", text, "note (text: ")
+    yield put(
+        "empty_column",
+        "size,weight,kind\n"
+        + ROWS.replace(".5", "")
+        .replace(",0,", ",,")
+        .replace(",1,", ",,")
+        .replace(",2,", ",,")
+        .replace(",3,", ",,")
+        .replace(",4,", ",,")
+        .replace(",5,", ",,")
+        .replace(",6,", ",,"),
+        "weight (empty)",
+    )
+    counted = "".join(f"{i},{i},{'ab'[i % 2]}\n" for i in range(40))
+    yield put("counts", f"size,weight,kind\n{counted}", "weight (counts the rows)")
+    yield put("blank_name", GOOD.replace("weight", " "), "")
+    yield put("only_label", "kind\n" + "a\nb\n" * 20, "no column size")
+    yield put("returns", GOOD.replace("\n", "\r") + "1,2\r", "table.csv")
+    yield put("html", "<!doctype html>\n<p>no\n", "")
+
+
+BAD = list(bad_tables())
+
+
+@pytest.mark.parametrize(("name", "content", "told"), BAD, ids=[name for name, _, _ in BAD])
+def test_a_bad_table_is_refused_in_a_line(
+    tmp_path: Path, name: str, content: bytes, told: str
+) -> None:
+    (tmp_path / "table.csv").write_bytes(content)
+    spec = Dataset.model_validate(SPEC)
+    with pytest.raises(InputError) as e:
+        normalisation.normalise(decode_folder(tmp_path), "t", spec)
+    message = str(e.value)
+    assert told in message
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_the_table_these_are_made_from_is_good(tmp_path: Path) -> None:
+    for text in (GOOD, GOOD.replace(",", ";"), GOOD.replace(",", "\t"), "\ufeff" + GOOD):
+        (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+        (data,) = normalisation.normalise(
+            decode_folder(tmp_path), "t", Dataset.model_validate(SPEC)
+        )
+        assert data.classes["kind"].tolist() == ["a", "b"]
+
+
+def test_a_separator_in_quotes_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('"a;b",c,d\n1,2,3\n')
+    assert list(tables.read_columns(tmp_path / "a.csv")) == ["a;b", "c", "d"]
+
+
+# --- labels ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (["1234567", "1234568"], ["1234567", "1234568"]),
+        (["01", "1"], ["01", "1"]),
+        (["1", "01", "10", "2"], ["01", "1", "2", "10"]),
+        ([" a", "a", "b ", "b"], ["a", "b"]),
+        (["²", "1"], ["1", "²"]),
+        (["٣", "1"], ["1", "٣"]),
+        (["9" * 5000, "1"], ["1", "9" * 5000]),
+        (["1e3", "1000"], ["1000", "1e3"]),
+        (["0", "00"], ["0", "00"]),
+        (["-1", "1"], ["-1", "1"]),
+        (["True", "true"], ["True", "true"]),
+    ],
+    ids=str,
+)
+def test_a_label_is_the_text_it_was(written: list[str], classes: list[str]) -> None:
+    found, index = labels.make_labels("h", Head(column="k"), {"k": np.array(written)})
+    assert found.tolist() == classes
+    assert found[index].tolist() == [w.strip() for w in written]
+
+
+# --- indexes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no column `files`"),
+        ("file\na.png\n", "no column `files`"),
+        ("files\n", "lists no files"),
+        ("files\n\n\n", "lists no files"),
+        ("files\n../a.png\n", "plain relative"),
+        ("files\n/a.png\n", "plain relative"),
+        ("files\nx\\a.png\n", "plain relative"),
+        ("files\na\0.png\n", "plain relative"),
+        ("files\na.exe\n", "no ending"),
+        ("files\nimages/\n", "no ending"),
+        ("files\n" + "".join(f"{i}.png\n" for i in range(60_000)) + "7.png\n", "7.png is listed"),
+        ("<!doctype html>\n", "no column `files`"),
+        ("files\n" + "a" * 200_000 + ".png\n", "index.csv"),
+    ],
+    ids=range(13),
+)
+def test_a_bad_index_is_refused_in_a_line(text: str, told: str) -> None:
+    with pytest.raises(InputError, match=r"^index\.csv: ") as e:
+        read_index(text, "index.csv")
+    assert told in str(e.value)
+    assert "\n" not in str(e.value)
