@@ -102,6 +102,9 @@ prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
+torture: $(STAMP)  ## kill the grid at 200 random moments; each time it must end as if undisturbed
+	KILLS=200 python -m pytest -x tests/faults/test_sudden_death.py
+
 bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B, starts, augmenting, downloading
 	python -m facet bench --source '$(SOURCE)'
 
@@ -137,5 +140,5 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf dvc_plots pictures exports review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test bench \
+.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test torture bench \
     review portable calibrate lint lock clean asked-python

@@ -201,18 +201,19 @@ def draw_image(folder: Path, number: int) -> str:
 
 
 def peak_memory(
-    words: list[str], cwd: Path, env: dict[str, str], shown: bool = False
+    words: list[str], cwd: Path, env: dict[str, str], shown: bool = False, every: float = 0.05
 ) -> tuple[float, float]:
     """Seconds of a command, and the most anonymous memory of all its processes, in MiB.
 
     What forked processes share counts in each. The command's output is dropped unless `shown`.
+    Looked at `every` so many seconds.
     """
     begun, peak = time.monotonic(), 0
     to = None if shown else subprocess.DEVNULL
     with subprocess.Popen(words, cwd=cwd, env=env, stdout=to, stderr=to) as process:
         while process.poll() is None:
             peak = max(peak, sum(map(_anonymous, _family(process.pid))))
-            time.sleep(0.05)
+            time.sleep(every)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, words)
     return time.monotonic() - begun, peak / 1024

@@ -94,7 +94,7 @@ def bench_setting(name: str, real: Path, run: str) -> None:
         subprocess.run([*facet, "setting", name], cwd=clone, check=True)
         move_sources(Path(clone) / PARAMS_FILE, url)
         words = [*facet, "repro", "--run", run]
-        seconds, peak = peak_memory(words, Path(clone), dict(os.environ), shown=True)
+        seconds, peak = peak_memory(words, Path(clone), dict(os.environ), True, 0.5)
     print(
         f"setting {name}: {seconds / 60:.1f} minutes; at most {peak / 1024:.1f} GiB of "
         "anonymous memory, all processes together"

@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -167,6 +168,8 @@ def hide_secrets(text: str) -> str:
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """fsspec's file system for `url`, with time limits, and the path on it."""
+    if url.startswith("file://") and not Path(url[7:]).exists():
+        url = urllib.parse.unquote(url)  # as browsers and Path.as_uri write them
     options = HTTP if url.startswith(("http://", "https://")) else {}
     return name_failures(url, url_to_fs, url, skip_instance_cache=True, **options)  # type: ignore[no-any-return]
 

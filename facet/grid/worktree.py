@@ -90,8 +90,10 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
     with Repo(root) as repo:
         cache = repo.cache.local_cache_dir
     with Config(folder / ".dvc").edit("local") as settings:
-        # Links: large data lie once on the disk, not again for each worker.
-        settings["cache"] |= {"dir": cache, "type": ["hardlink", "copy"]}
+        # Links: large data lie once on the disk, not again for each worker. The folder as seen from
+        # here, which DVC makes relative: it writes ASCII alone, and the project may lie anywhere.
+        here = os.path.relpath(cache)
+        settings["cache"] |= {"dir": here, "type": ["hardlink", "copy"]}
     for name in SHARED_FOLDERS:
         place = (notes or root) / name
         place.mkdir(parents=True, exist_ok=True)

@@ -250,7 +250,11 @@ def conclude(
         reason = f"{refusals[0].where}: {refusals[0].what}"
         return "refused", reason + (f" (and {len(refusals) - 1} more)." if refusals[1:] else ".")
     if quick:
-        return "checked", "dvc.lock, code, parameters, packages and figures agree; nothing was run."
+        return (
+            "checked",
+            "dvc.lock, code, parameters, packages and figures agree; nothing was run, "
+            "no data were hashed.",
+        )
     same = sum(v.verdict == "identical" for v in found.values())
     reason = f"{same} of {len(found)} stages came out identical"
     if same == len(found):

@@ -135,7 +135,8 @@ def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(whole: Project) ->
         kill_tree(process, how)
         output = read_output(whole)
         if not plain:
-            assert "Traceback" not in output, (number, how, output)
+            for noise in ("Traceback", "KeyboardInterrupt", "leaked"):
+                assert noise not in output, (number, how, output)
         if number % 6 == 5 or number == KILLS - 1:
             whole.run(*REPRO)
             assert read_result(whole) == expected, (number, how)
@@ -201,7 +202,7 @@ def test_a_second_grid_is_told_who_runs(made: Project) -> None:
 
 def long_training(project: Project) -> subprocess.Popen[str]:
     """A training by plain DVC that has begun, and takes long enough to be disturbed."""
-    project.parameters["experiments"]["dropped"] |= {"epochs": 3000}
+    project.parameters["experiments"]["dropped"] |= {"epochs": 400}
     project.write()
     process = begin(project, "dvc", "repro", "train@dropped-0")
     wait_until(lambda: list((project.folder / ".ckpt").glob("*/state.npz")), "the first epoch")
@@ -214,8 +215,7 @@ def long_training(project: Project) -> subprocess.Popen[str]:
         ("its key", "params.yaml: experiments.dropped"),
         ("its code", "facet/models/network.py"),
         ("its data", "data/augmented/dropped"),
-        ("another key", ""),
-        ("other code", ""),
+        ("another key and other code", ""),
     ],
 )
 def test_inputs_that_change_while_a_stage_runs_are_named(
@@ -226,22 +226,23 @@ def test_inputs_that_change_while_a_stage_runs_are_named(
     if what == "its key":
         made.parameters["experiments"]["dropped"]["batch"] = 7
         made.write()
-    elif what == "another key":
-        made.parameters["experiments"]["plain"]["batch"] = 7
-        made.write()
     elif what == "its data":
         path = next((folder / "data/augmented/dropped").glob("X_train.npy"))
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(content[:-1] + b"\x07")
+    elif what == "its code":
+        with (folder / "facet/models/network.py").open("a") as file:
+            file.write("# edited\n")
     else:
-        name = "facet/models/network.py" if what == "its code" else "facet/report/page.py"
-        with (folder / name).open("a") as file:
+        made.parameters["experiments"]["plain"]["batch"] = 7
+        made.write()
+        with (folder / "facet/report/page.py").open("a") as file:
             file.write("# edited\n")
     process.wait(300)
     output = read_output(made)
     lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    stored = str(lock["train@dropped-0"]["params"]).count("3000") > 0
+    stored = str(lock["train@dropped-0"]["params"]).count("400") > 0
     assert stored == (not told), output
     assert (process.returncode == 0) == (not told)
     if told:

@@ -1,20 +1,23 @@
 """W&B is told what the run's own files hold, and its failures cost seconds, never a result."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from facet.base.prepared import PreparedData, SplitData
 from facet.tracking import offline_records, run_record, wandb_run
-from tests.helpers import KEY, Project, run_program, wandb_environment
+from tests.helpers import KEY, Project, run_program, wait_until, wandb_environment
 from tests.tracking.helpers import recorded, track
 from tests.tracking.server import Fault, Server
 
@@ -73,6 +76,32 @@ def test_a_repeat_is_a_run_beside_the_first_and_what_joins_is_no_repeat(tmp_path
     done = run_program(sys.executable, "-c", IDS, folder=tmp_path, **wandb_environment())
     first, second = "plain-0-abc", "plain-0-abc-r1"
     assert done.stdout.split() == [first, first, second, second, "plain-0-abc-r2"], done.stderr
+
+
+@pytest.mark.parametrize("moment", ["before its first checkpoint", "in the middle"])
+def test_a_killed_and_resumed_training_is_one_run_with_each_epoch_once(
+    prepared: Project, moment: str
+) -> None:
+    words = [sys.executable, "-m", "stages", "train", "dropped-0"]
+    env = os.environ | wandb_environment() | {"PYTHONPATH": ""}
+    process = subprocess.Popen(
+        words, cwd=prepared.folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    where = ".ckpt/*/state.npz" if moment == "in the middle" else "wandb/*run-*/*.wandb"
+    wait_until(lambda: list(prepared.folder.glob(where)), moment)
+    time.sleep(0.6 if moment == "in the middle" else 0.2)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    for one in [*everything, psutil.Process(process.pid)]:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    process.wait(60)
+    prepared.run(*words, **wandb_environment())
+    files = offline_records.record_files(prepared.folder / "wandb")
+    assert len(files) == 2
+    assert len({file.name for file in files}) == 1  # the run's id
+    histories = [offline_records.read_records(file).get("history", []) for file in files]
+    steps = [h["history"]["item"]["_step"] for rows in histories for h in rows]
+    assert steps == list(range(1, 41))
 
 
 def test_kill_9_loses_no_epoch_and_three_seconds_show_the_cpu(tmp_path: Path) -> None:
