@@ -24,6 +24,8 @@ from facet.errors import InputError
 SERVER_VARIABLE, TIMINGS_VARIABLE = "FACET_STAGE_SERVER", "FACET_TIMINGS"
 PROGRESS_VARIABLE = "FACET_PROGRESS"
 
+OUT_OF_MEMORY = "out of memory: use smaller sizes or fewer processes (make repro JOBS=1)"
+
 # What a stage's help calls for, by the name of its parameter.
 EXAMPLES = {"dataset": "wine", "experiment": "wine_deep", "run": "wine_deep-0"}
 
@@ -159,7 +161,11 @@ def errors_in_a_line(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(130)
     except MemoryError:
-        _fail(name, "out of memory: use smaller sizes or fewer processes (make repro JOBS=1)")
+        _fail(name, OUT_OF_MEMORY)
+    except ImportError as e:
+        if not any(reason in str(e) for reason in ("map segment", "allocate memory")):
+            raise
+        _fail(name, OUT_OF_MEMORY)
     except OSError as e:
         _fail(name, f"{e.filename or 'input/output'}: {e.strerror or e}")
 
@@ -203,8 +209,7 @@ def _run_in_child(name: str, words: list[str]) -> int:
         os.killpg(child, signal.SIGKILL)
     if status < 0 and not ended:
         print(
-            f"{name}: its process was ended by {signal.Signals(-status).name}; out of memory? Use "
-            "smaller sizes, or fewer processes (make repro JOBS=1)",
+            f"{name}: ended by {signal.Signals(-status).name}, perhaps {OUT_OF_MEMORY}",
             file=sys.stderr,
         )
     return status

@@ -89,8 +89,11 @@ def prepare_rows(path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:
         raise InputError(
             f"{path}: {table.names[row]}: has no {column}; the model was trained on whole rows"
         )
-    X = (readings - np.array(how["mean"])) / np.array(how["spread"])
-    return table.names.tolist(), X.astype("float32")
+    with np.errstate(over="ignore"):
+        X = ((readings - np.array(how["mean"])) / np.array(how["spread"])).astype("float32")
+    if (extreme := ~np.isfinite(X).all(1)).any():
+        raise InputError(f"{path}: {table.names[extreme.argmax()]}: a value is too large")
+    return table.names.tolist(), X
 
 
 def prepare_inputs(name: str, path: Path, how: InputInfo) -> tuple[list[str], np.ndarray]:

@@ -3,6 +3,7 @@
 KILLS says how many times the grid is killed: `make torture` has 200.
 """
 
+import copy
 import csv
 import json
 import os
@@ -83,7 +84,7 @@ def made(whole: Project, tmp_path: Path) -> Project:
     """A copy of it; the folder's name is plain, since links in it lead to the copied one."""
     project = Project.__new__(Project)
     project.folder = tmp_path / "project"
-    project.parameters = whole.parameters | {}
+    project.parameters = copy.deepcopy(whole.parameters)
     shutil.copytree(whole.folder, project.folder, symlinks=True)
     shutil.rmtree(project.folder / ".workers", ignore_errors=True)
     project.run("git", "worktree", "prune")
@@ -300,14 +301,16 @@ def test_data_damaged_in_the_cache_or_by_hand_are_found_before_they_are_used(
 # --- a machine that has too little ---------------------------------------------------------------
 
 
-def test_too_little_memory_is_told(made: Project) -> None:
+@pytest.mark.parametrize("megabytes", [400, 900, 1600])
+def test_too_little_memory_is_told(made: Project, megabytes: int) -> None:
     """Whatever native code does where memory ends, the last line says that it is memory."""
+    limit = megabytes << 20
     shutil.rmtree(made.folder / "data/runs")
     done = subprocess.run(
         [sys.executable, "-m", "stages", "train", "plain-0"],
         cwd=made.folder,
         env=os.environ | {"PYTHONPATH": "", "WANDB_MODE": "disabled"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (900 << 20, 900 << 20)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         capture_output=True,
         text=True,
     )
