@@ -11,7 +11,6 @@ import io
 import os
 import platform
 import re
-import urllib.parse
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -245,16 +244,10 @@ def describe_dataset(name: str, results: Results) -> DatasetSection:
 
 
 def describe_source(source: str | list[str]) -> str:
-    """A source in words, its URLs without what may be a password or a key."""
+    """A source in words."""
     if source == "embedded":
         return "made by the project itself (embedded)"
-
-    def bare(url: str) -> str:
-        parts = urllib.parse.urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", parts.fragment))
-
-    return ", ".join(bare(u) for u in ([source] if isinstance(source, str) else source))
+    return source if isinstance(source, str) else ", ".join(source)
 
 
 def describe_embedded(name: str) -> str:

@@ -224,10 +224,10 @@ def test_names_tell_labels_groups_and_the_own_split(
     ("files", "named"),
     [
         ({"a.txt": b"?"}, {"images", "tables", "arrays"}),
-        ({f"{k}/{i}.png": b"no image" for k in "ab" for i in "12"}, {"a/1.png", "not", "image"}),
+        ({f"{k}/{i}.png": b"no image" for k in "ab" for i in "12"}, {"a/1.png", "not", "PNG"}),
         ({"x.csv": b"a,b\n1,2\n3,4\n"}, {"label", "heads.NAME.bins"}),
         ({"x.npz": b"no zip"}, {"npz"}),
-        ({"x.zip": b"no zip"}, {"x.zip", "archive"}),
+        ({"x.zip": b"no zip"}, {"x.zip", "unpacked"}),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(

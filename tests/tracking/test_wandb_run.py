@@ -89,7 +89,7 @@ def test_a_killed_and_resumed_training_is_one_run_with_each_epoch_once(
     )
     where = ".ckpt/*/state.npz" if moment == "in the middle" else "wandb/*run-*/*.wandb"
     wait_until(lambda: list(prepared.folder.glob(where)), moment)
-    time.sleep(0.6 if moment == "in the middle" else 0.2)
+    time.sleep(0.05 if moment == "in the middle" else 0.2)
     everything = psutil.Process(process.pid).children(recursive=True)
     for one in [*everything, psutil.Process(process.pid)]:
         with contextlib.suppress(psutil.Error):
