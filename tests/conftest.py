@@ -24,6 +24,25 @@ hypothesis.settings.register_profile("facet", deadline=None)
 hypothesis.settings.load_profile("facet")
 
 
+# Files whose tests take tens of seconds each. They begin first, so that no worker is left alone
+# with them at the end.
+SLOW_FILES = (
+    "test_pipeline.py",
+    "test_comment.py",
+    "test_sudden_death.py",
+    "test_inspection.py",
+    "test_sweep.py",
+    "test_trial.py",
+    "test_dependencies.py",
+    "test_review.py",
+    "test_sync.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+
+
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
     """What a stage run in this process tells W&B through the environment ends with its test.
