@@ -99,12 +99,12 @@ def run_here(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, s
 def test_a_wrong_command_line_is_one_line_and_status_2(
     line: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status, said = run_here(capsys, *line.split())
+    status, message = run_here(capsys, *line.split())
     assert status == 2
-    assert said.count("\n") == 1
+    assert message.count("\n") == 1
     command = line.split()[0]
-    assert said.startswith(f"{command if command in COMMANDS else 'facet'}: ")
-    assert named in words_of(said)
+    assert message.startswith(f"{command if command in COMMANDS else 'facet'}: ")
+    assert named in words_of(message)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_a_misspelt_run_is_one_line_with_the_nearest_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(small_parameters("embedded")))
-    status, said = run_here(capsys, *line.split())
+    status, message = run_here(capsys, *line.split())
     assert status == 1
-    assert said.count("\n") == 1
-    assert said.startswith(f"{line.split()[0]}: ")
-    assert {"plain-0", "plain"} & words_of(said)
+    assert message.count("\n") == 1
+    assert message.startswith(f"{line.split()[0]}: ")
+    assert {"plain-0", "plain"} & words_of(message)
 
 
 def test_a_misspelt_stage_or_item_is_one_line_with_the_nearest_name(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_what_it_starts_is_of_its_own_environment(capsys: pytest.CaptureFixture[
 def complete(line: str, folder: Path) -> list[str]:
     """What bash would be offered for the last word of a line."""
     words = line.split(" ")
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = facet(folder=folder, _FACET_COMPLETE="complete_bash", **asked)
+    variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = facet(folder=folder, _FACET_COMPLETE="complete_bash", **variables)
     return done.stdout.split()
 
 

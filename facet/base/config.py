@@ -35,9 +35,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 # What no machine could make is refused at once, not after an hour.
 Copies = Annotated[int, Field(gt=0, le=10_000)]
 Pixels = Annotated[int, Field(gt=0, le=20_000)]
-Epochs = Annotated[int, Field(gt=0, le=1_000_000)]
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
 Width = Annotated[int, Field(gt=0, le=100_000)]
-Step = Annotated[int, Field(gt=0, le=1_000)]
+SmallCount = Annotated[int, Field(gt=0, le=1_000)]
 
 
 class Strict(BaseModel):
@@ -106,7 +106,7 @@ class Operation(Strict):
         | None
     ) = None
     filter: Literal["blur", "contour", "detail", "edge_enhance", "sharpen", "smooth"] | None = None
-    spread: Step | None = None
+    spread: SmallCount | None = None
 
     @field_validator("crop", mode="before")
     @classmethod
@@ -323,8 +323,8 @@ class Layer(Strict):
     dropout: Share | None = None
     flatten: Literal[True] | None = None
     average: Literal[True] | None = None
-    kernel: Step = 3
-    pool: Step = 1
+    kernel: SmallCount = 3
+    pool: SmallCount = 1
     batchnorm: bool = False
 
     @model_validator(mode="after")
@@ -349,9 +349,9 @@ class Experiment(Strict):
     """An experiment with the defaults filled in: a data set, a network, how it is trained."""
 
     dataset: str
-    epochs: Epochs
-    batch: Epochs
-    threads: Step
+    epochs: Count
+    batch: Count
+    threads: SmallCount
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine"]
     class_weights: Literal["none", "balanced"]
@@ -645,7 +645,7 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [m for a in getattr(annotation, "__args__", ()) for m in _models(a)]
 
 
-ASKED: dict[str, Any] = {}  # the values that this process asked for
+VALUES_READ: dict[str, Any] = {}  # the values that this process asked for
 
 
 def get_params(*keys: str) -> list[Any]:
@@ -664,7 +664,7 @@ def get_params(*keys: str) -> list[Any]:
         except KeyError as e:
             hint = suggest(*e.args)
             raise InputError(f"{PARAMS_FILE}: {key}: nothing of that name{hint}") from None
-    ASKED.update(zip(keys, found, strict=True))
+    VALUES_READ.update(zip(keys, found, strict=True))
     return found
 
 
@@ -678,7 +678,7 @@ def read_experiment(name: str) -> tuple[Experiment, dict[str, Any]]:
     experiments = check_params(tree).experiments
     if name not in experiments:
         raise InputError(f"{PARAMS_FILE}: experiments.{name}: missing{suggest(name, experiments)}")
-    ASKED[f"experiments.{name}"] = experiments[name]
+    VALUES_READ[f"experiments.{name}"] = experiments[name]
     part = {"defaults": tree["defaults"], "experiments": {name: tree["experiments"][name]}}
     return experiments[name], part
 

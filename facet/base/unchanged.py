@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from facet.base.config import ASKED, get_params
+from facet.base.config import VALUES_READ, get_params
 from facet.base.names import LOCK_FILE, PARAMS_FILE
 from facet.base.storage import md5
 from facet.errors import InputError
@@ -117,12 +117,12 @@ def unchanged_inputs() -> Iterator[None]:
 
 def changed_values() -> list[str]:
     """The keys asked for whose values in params.yaml are others now."""
-    asked = dict(ASKED)
+    values = dict(VALUES_READ)
     try:
-        now = dict(zip(asked, get_params(*asked), strict=True))
+        now = dict(zip(values, get_params(*values), strict=True))
     except InputError:
         return [str(PARAMS_FILE)]  # what it says now nobody can tell
-    return [f"{PARAMS_FILE}: {key}" for key, value in asked.items() if now[key] != value]
+    return [f"{PARAMS_FILE}: {key}" for key, value in values.items() if now[key] != value]
 
 
 def list_states(path: Path) -> dict[str, State]:

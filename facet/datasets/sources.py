@@ -67,10 +67,10 @@ def choose_wait(state: tenacity.RetryCallState) -> float:
     """The seconds to the next try: what the server asks for, else ever more."""
     error = state.outcome.exception() if state.outcome else None
     headers = getattr(find_cause(error), "headers", None) if error else None
-    asked = (headers or {}).get("Retry-After", "").strip()
-    if asked.isascii() and asked.isdecimal():
-        return min(float(asked), LONGEST_WAIT)
-    if date := email.utils.parsedate_tz(asked):
+    retry_after = (headers or {}).get("Retry-After", "").strip()
+    if retry_after.isascii() and retry_after.isdecimal():
+        return min(float(retry_after), LONGEST_WAIT)
+    if date := email.utils.parsedate_tz(retry_after):
         return min(max(email.utils.mktime_tz(date) - time.time(), 0), LONGEST_WAIT)
     return _usual_wait(state)
 
@@ -98,10 +98,10 @@ def parse_source(source: str) -> Address:
     found = re.fullmatch(r"(.*?)#((?:sha256|most)=.*)", source, re.DOTALL)
     if not found:
         return Address(source)
-    said = dict(part.partition("=")[::2] for part in found[2].split("&"))
-    if strange := sorted(set(said) - {"sha256", "most"}):
+    options = dict(part.partition("=")[::2] for part in found[2].split("&"))
+    if strange := sorted(set(options) - {"sha256", "most"}):
         raise InputError(f"{source}: {strange[0]} is neither sha256 nor most")
-    sha256, most = said.get("sha256"), said.get("most")
+    sha256, most = options.get("sha256"), options.get("most")
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise InputError(f"{source}: sha256 is 64 hexadecimal digits")
     if most is not None and not re.fullmatch(r"[1-9]\d{0,5}GB", most):
@@ -246,24 +246,29 @@ def refuse_web_page(file: Path) -> None:
         raise InputError("the server sends a web page instead of the file; open it in a browser")
 
 
+def describe_failure(url: str, error: Exception) -> InputError:
+    """An error as an InputError that names `url`, without secrets."""
+    e = find_cause(error)
+    if isinstance(e, InputError):
+        reason = str(e)
+    elif isinstance(e, FileNotFoundError):
+        reason = "not found"
+    elif getattr(e, "errno", None) in FINAL_NUMBERS and isinstance(e, OSError):
+        reason = f"{e.strerror}"
+    else:
+        tries = f" after {TRIES} tries" if is_transient(e) else ""
+        reason = f"{type(e).__name__}{tries}: {' '.join(str(e).split())}"
+    return InputError(hide_secrets(f"{url}: {reason}")[:400])
+
+
 def name_failures(url: str, action: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """`action(*args)`, its failure an InputError that names `url`, without secrets."""
+    """`action(*args)`, its failure described by `describe_failure`."""
     try:
         return action(*args, **options)
     except MemoryError:
         raise
-    except Exception as error:  # a file system may be anyone's, and raise anything
-        e = find_cause(error)
-        if isinstance(e, InputError):
-            reason = str(e)
-        elif isinstance(e, FileNotFoundError):
-            reason = "not found"
-        elif getattr(e, "errno", None) in FINAL_NUMBERS and isinstance(e, OSError):
-            reason = f"{e.strerror}"
-        else:
-            tries = f" after {TRIES} tries" if is_transient(e) else ""
-            reason = f"{type(e).__name__}{tries}: {' '.join(str(e).split())}"
-        raise InputError(hide_secrets(f"{url}: {reason}")[:400]) from None
+    except Exception as e:  # a file system may be anyone's, and raise anything
+        raise describe_failure(url, e) from None
 
 
 def fetch_folder(url: str, folder: Path, bounds: Bounds) -> list[str]:
@@ -280,7 +285,7 @@ def fetch_folder(url: str, folder: Path, bounds: Bounds) -> list[str]:
         raise InputError(f"{index}: not a text file") from None
     except Exception as e:
         if not isinstance(find_cause(e), FileNotFoundError):
-            name_failures(index, raise_again, e)
+            raise describe_failure(index, e) from None
         if url.startswith(("http://", "https://")):
             raise InputError(f"{index}: not found; a web folder needs one") from None
         found = sorted(p[len(root) :].lstrip("/") for p in name_failures(url, fs.find, root))
@@ -308,11 +313,6 @@ def fetch_folder(url: str, folder: Path, bounds: Bounds) -> list[str]:
     for _ in tqdm(fetched, f"download {folder.name}", len(missing), unit="file", delay=1):
         pass
     return left_out
-
-
-def raise_again(error: Exception) -> None:
-    """Raise `error`."""
-    raise error
 
 
 def fetch_file(address: Address, folder: Path) -> list[str]:

@@ -109,7 +109,7 @@ class Progress:
         self.waiting = dict.fromkeys(plan)
         self.running: dict[str, Running] = {}
         self.ended = 0
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self.live: Live | None = None
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -157,7 +157,7 @@ class Progress:
             running.look(self.folder / target)
         if self.live:
             self.live.update(self.draw(), refresh=True)
-        elif self.running and time.monotonic() - self.said >= EVERY:
+        elif self.running and time.monotonic() - self.last_line >= EVERY:
             for target, running in self.running.items():
                 self.say(f"{target}: {running}")
             self.say(self.summary())
@@ -186,5 +186,5 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         self.console.print(Text(line))

@@ -88,15 +88,15 @@ def read_validation(runs: list[str], folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def tell_sweep(id: str, experiment: str, rows: list[dict[str, float]]) -> None:
+def log_trial(id: str, experiment: str, rows: list[dict[str, float]]) -> None:
     """Log the trial's `rows` to run `id` of the sweep that asked for it."""
     os.environ["WANDB_MODE"] = "online"  # this run, which the agent waits for; trainings as ever
     wandb_run.clear_offline_marker()
-    told = wandb_run.Run(id, config={"experiment": experiment}, job_type="trial")
-    told.define_axis("epoch")
+    run = wandb_run.Run(id, config={"experiment": experiment}, job_type="trial")
+    run.define_axis("epoch")
     for row in rows:
-        told.log(row, int(row["epoch"]))
-    told.finish()
+        run.log(row, int(row["epoch"]))
+    run.finish()
 
 
 def run_trial(experiment: str, words: list[str]) -> None:
@@ -114,6 +114,6 @@ def run_trial(experiment: str, words: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run(["git", "worktree", "prune"])
     if os.environ.get("WANDB_SWEEP_ID"):
-        tell_sweep(id, experiment, rows)
+        log_trial(id, experiment, rows)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in rows[-1].items() if k != "epoch")
     print(f"{experiment} {' '.join(words)}: {figures}, mean of {len(runs)} runs")

@@ -133,10 +133,10 @@ def format_trial(changes: list[str], tried: dict[str, list[dict[str, str]] | Non
         folder, metrics = Path(RUN.format(run)), Path(METRICS.format(run))
         standing = folder / HISTORY_FILE
         old = validation_accuracy(read_csv(standing) if standing.exists() else None)
-        judged = read_json(metrics)["heads"] if metrics.exists() else {}
+        heads = read_json(metrics)["heads"] if metrics.exists() else {}
         for head, accuracy in validation_accuracy(history).items():
             rows[parse_run(run)[0], head].append((accuracy, old.get(head)))
-            chance[parse_run(run)[0], head] = judged.get(head, {}).get("chance")
+            chance[parse_run(run)[0], head] = heads.get(head, {}).get("chance")
     lines = [f"tried: {change}" for change in changes]
     if any(tried.values()) and not rows:
         return "\n".join([*lines, "split.validation is 0: there is nothing to choose by"])

@@ -53,7 +53,7 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
             ["git", *words], cwd=at, check=True, capture_output=True, text=True
         ).stdout
 
-    def lay(anew: bool) -> list[str]:
+    def add_tree(anew: bool) -> list[str]:
         """Have git lay it; returns the files it holds and knows, or would ask about."""
         if anew or not (folder / ".git").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -69,12 +69,12 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
         head = git("rev-parse", "HEAD").strip()
         ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
         try:
-            theirs = lay(anew=False)
+            theirs = add_tree(anew=False)
         except subprocess.CalledProcessError:  # killed while it was laid or reset
-            theirs = lay(anew=True)
+            theirs = add_tree(anew=True)
     except subprocess.CalledProcessError as e:
-        said = " ".join(e.stderr.split()) or f"git {e.cmd[1]} failed"
-        raise InputError(f"{folder}: no worktree can be laid: {said}") from None
+        message = " ".join(e.stderr.split()) or f"git {e.cmd[1]} failed"
+        raise InputError(f"{folder}: no worktree can be laid: {message}") from None
     for name in set(theirs) - {"", *ours}:
         (folder / name).unlink(missing_ok=True)
     for name in ours:

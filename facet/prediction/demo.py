@@ -59,7 +59,7 @@ class Demo:
     run: str
     about: ModelInfo
     model: Any
-    judged: dict[str, str]
+    verdicts: dict[str, str]
     """By head: how it did on the test part, in words; empty where that is not here."""
 
 
@@ -70,13 +70,13 @@ def open_demo(run: str) -> Demo:
     name = f"{about['experiment']}-{about['seed']}"
     metrics = find_path(METRICS.format(name))
     heads = read_json(metrics)["heads"] if metrics.exists() else {}
-    judged = {
+    verdicts = {
         head: f"{m['verdict']}, balanced accuracy {m['balanced_accuracy']:.3f}, "
         f"chance {m['balanced_chance']:.3f}"
         for head, m in heads.items()
         if m["balanced_accuracy"] is not None
     }
-    return Demo(name, about, load_exact_model(folder, about), judged)
+    return Demo(name, about, load_exact_model(folder, about), verdicts)
 
 
 def picture_address(image: Image.Image) -> str:

@@ -105,14 +105,16 @@ def review_commit(
         manifests = read_manifests(root, subject.lock, subject.scope)
         findings = static_checks(subject, quick)
         verdicts: dict[str, StageVerdict] = {}
-        judged_runs = JudgedRuns()
+        run_judgements = JudgedRuns()
         versions: dict[str, str] = {}
         if not quick and not any(f.severity == "refuse" for f in findings):
             folder = Path(env).absolute() if env else make_environment(root, clone)
             versions = installed_packages(folder)
-            more, verdicts, judged_runs = rerun(subject, folder, versions, jobs, wandb, manifests)
+            more, verdicts, run_judgements = rerun(
+                subject, folder, versions, jobs, wandb, manifests
+            )
             findings += more
-    verdict, reason = conclude(findings, verdicts, judged_runs, quick)
+    verdict, reason = conclude(findings, verdicts, run_judgements, quick)
     review = Review(
         commit=sha,
         verdict=verdict,
@@ -120,14 +122,14 @@ def review_commit(
         reviewer=git_user(),
         when=utc_now(),
         machine=describe_machine(),
-        processor=judged_runs.processor,
+        processor=run_judgements.processor,
         versions={k: versions[k] for k in ("python", *PACKAGES) if k in versions},
         scope=run or "all stages",
         ran=bool(verdicts),
         bytes="promised to be the same"
-        if judged_runs.processor.get("same_bytes")
+        if run_judgements.processor.get("same_bytes")
         else "not promised to be the same: figures are judged by statistics",
-        judgements=judged_runs.judgements,
+        judgements=run_judgements.judgements,
         findings=findings,
         stages=verdicts,
         runs=list_runs(subject.lock, subject.scope, manifests, subject.committed),
@@ -230,10 +232,10 @@ def rerun(
         for run, m in manifests.items()
         if not (isinstance(m.get("processor"), dict) and m["processor"].get("same_bytes"))
     }
-    judged_runs = judge_metrics(verdicts, elsewhere, subject.clone, subject.committed)
-    judged_runs.processor = next(iter(processors.values()), judged_runs.processor)
-    mark_consistent(verdicts, subject.stages, elsewhere, judged_runs)
-    return findings, verdicts, judged_runs
+    run_judgements = judge_metrics(verdicts, elsewhere, subject.clone, subject.committed)
+    run_judgements.processor = next(iter(processors.values()), run_judgements.processor)
+    mark_consistent(verdicts, subject.stages, elsewhere, run_judgements)
+    return findings, verdicts, run_judgements
 
 
 def local_cache(root: Path) -> Cache:

@@ -52,7 +52,7 @@ def mark_consistent(
     found: dict[str, StageVerdict],
     stages: dict[str, Stage],
     elsewhere: set[str],
-    judged_runs: "JudgedRuns",
+    run_judgements: "JudgedRuns",
 ) -> None:
     """Mark as `consistent` what differs in bytes alone: stages of which each run that they reach
     was made `elsewhere`, where bytes may differ, and has figures consistent with the committed.
@@ -64,7 +64,7 @@ def mark_consistent(
         for n in ends
         if found[n].verdict != "not made"
         and n.partition("@")[2] in elsewhere
-        and n.partition("@")[2] in judged_runs.consistent_runs
+        and n.partition("@")[2] in run_judgements.consistent_runs
     }
     for name, verdict in found.items():
         # The runs that it leads to, or that lead to it.
@@ -213,7 +213,7 @@ def fill_metrics(
 
 
 def conclude(
-    findings: list[Finding], found: dict[str, StageVerdict], judged_runs: JudgedRuns, quick: bool
+    findings: list[Finding], found: dict[str, StageVerdict], run_judgements: JudgedRuns, quick: bool
 ) -> tuple[ReviewVerdict, str]:
     """The verdict on the whole, and why in a sentence."""
     refusals = [f for f in findings if f.severity == "refuse"]
@@ -224,20 +224,20 @@ def conclude(
         reason = f"{first} {word}; {len(bad)} of {len(found)} stages do not come out"
         if changed := next((v.metrics for v in bad.values() if largest_change(v.metrics)), None):
             reason += f"; {largest_change(changed)}"
-        if judged_runs.exact:
-            return "does not hold", f"{reason}; {judged_runs.exact[0]}."
-        if differing := [j for j in judged_runs.judgements if j.verdict == "differs"]:
+        if run_judgements.exact:
+            return "does not hold", f"{reason}; {run_judgements.exact[0]}."
+        if differing := [j for j in run_judgements.judgements if j.verdict == "differs"]:
             j = max(differing, key=lambda j: abs(j.mean) / (j.limit or 1))
             return "does not hold", (
                 f"{reason}; {j.metric} of {j.head} of {j.experiment} differs by {j.mean:+.3f}, "
                 f"which the luck of training does not explain (limit {j.limit:.3f})."
             )
-        if any(j.verdict == "not judged" for j in judged_runs.judgements):
+        if any(j.verdict == "not judged" for j in run_judgements.judgements):
             reason += (
                 "; equal bytes are not promised here, and one seed shows no luck of training: "
             )
             return "does not hold", f"{reason}review on x86-64 with AVX2, or add seeds."
-        if not judged_runs.processor.get("same_bytes"):
+        if not run_judgements.processor.get("same_bytes"):
             reason += (
                 "; equal bytes are not promised here, and only runs can be judged without them"
             )
@@ -259,7 +259,7 @@ def conclude(
     reason = f"{same} of {len(found)} stages came out identical"
     if same == len(found):
         return "holds", f"{reason}."
-    runs = len({(j.experiment, s) for j in judged_runs.judgements for s in j.differences})
+    runs = len({(j.experiment, s) for j in run_judgements.judgements for s in j.differences})
     return "consistent", (
         f"{reason}; equal bytes are not promised here, and the figures of {runs} runs differ from "
         "the committed ones by no more than the luck of training (an honest repeat is said to "

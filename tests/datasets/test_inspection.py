@@ -191,12 +191,12 @@ def test_what_is_found_left_out_and_not_known_is_said(
     monkeypatch.chdir(ROOT)
     folder = class_folders(tmp_path / "My shapes-2")
     (folder / "notes.csv").write_text("a,b\n1,2\n")
-    said = look(capsys, folder)
-    assert set(said["datasets"]) == {"my_shapes_2"}
-    words = words_of(" ".join(said["comments"]))
+    printed = look(capsys, folder)
+    assert set(printed["datasets"]) == {"my_shapes_2"}
+    words = words_of(" ".join(printed["comments"]))
     assert {"36", "16x16x1", "circle", "12", "readme.txt", "notes.csv", "read.index"} <= words
-    said = look(capsys, table(tmp_path / "table"))
-    words = words_of(" ".join(said["comments"]))
+    printed = look(capsys, table(tmp_path / "table"))
+    words = words_of(" ".join(printed["comments"]))
     assert {"60", "5", "remark", "id", "class", "town", "22"} <= words
 
 
@@ -311,11 +311,11 @@ def test_columns_and_arrays_tell_the_own_split(
         save(tmp_path / f"a/{i}.png", draw(i % 3, i))
         rows.append(f"{i}.png,{('Train', 'Valid', 'Test')[i // 15]},{i / 7:.1f},{i % 3}")
     (tmp_path / "a/more.csv").write_text("\n".join([*rows, "99.png,Test,1,0"]) + "\n")
-    said = look(capsys, tmp_path / "a")
+    printed = look(capsys, tmp_path / "a")
     index = {"file": "more.csv", "column": "file", "unmatched": "drop"}
-    assert said["datasets"]["a"]["read"] == {"index": index, "own": {"field": "part"}}
-    assert said["datasets"]["a"]["heads"] == {"kind": {"column": "kind"}}
-    words = words_of(" ".join(said["comments"]))
+    assert printed["datasets"]["a"]["read"] == {"index": index, "own": {"field": "part"}}
+    assert printed["datasets"]["a"]["heads"] == {"kind": {"column": "kind"}}
+    words = words_of(" ".join(printed["comments"]))
     assert {"1", "rows", "age", "15", "10"} <= words
 
     x = np.stack([draw(i % 3, i) for i in range(30)])
@@ -350,10 +350,10 @@ def test_transparency_sizes_and_a_missing_test_part_are_said(
         part, kind = ("training", "dev")[i // 15], KINDS[i % 3]
         pixels = np.dstack([draw(i % 3, i, 200)] * 3 + [np.full((200, 200), 255 - i % 2)])
         save(tmp_path / f"a/{part}/{kind}/{i}.png", pixels[: 150 + i % 3 * 25].astype("uint8"))
-    said = look(capsys, tmp_path / "a")
-    (entry,) = said["datasets"].values()
+    printed = look(capsys, tmp_path / "a")
+    (entry,) = printed["datasets"].values()
     assert entry["read"]["own"] == {"field": "part", "validation": [], "test": ["dev"]}
     assert entry["read"]["alpha"] == "white"
     assert max(entry["size"]) == 64
-    words = words_of(" ".join(said["comments"]))
+    words = words_of(" ".join(printed["comments"]))
     assert {"200x150x4", "200x175x4", "grey", "read.alpha", "size", "validation"} <= words

@@ -111,17 +111,17 @@ def bad_archives() -> Iterator[tuple[str, bytes, str]]:
 BAD = list(bad_archives())
 
 
-@pytest.mark.parametrize(("name", "content", "told"), BAD, ids=[name for name, _, _ in BAD])
+@pytest.mark.parametrize(("name", "content", "expected"), BAD, ids=[name for name, _, _ in BAD])
 def test_a_bad_archive_is_refused_in_a_line(
-    tmp_path: Path, name: str, content: bytes, told: str
+    tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     (folder := tmp_path / "a/b").mkdir(parents=True)
     (folder / name).write_bytes(content)
     with pytest.raises((InputError, OSError)) as e:
         archives.unpack_archive(folder / name)
     message = str(e.value)
-    assert told in message
-    assert name in message or "too long" in told
+    assert expected in message
+    assert name in message or "too long" in expected
     assert "\n" not in message
     assert [p for p in tmp_path.rglob("*.csv") if not p.is_relative_to(folder)] == []
     assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 10**6
@@ -218,9 +218,11 @@ def test_there_are_sixty() -> None:
     assert len(BAD) + len(BAD_ARRAYS) >= 60
 
 
-@pytest.mark.parametrize(("name", "content", "told"), BAD_ARRAYS, ids=[n for n, _, _ in BAD_ARRAYS])
+@pytest.mark.parametrize(
+    ("name", "content", "expected"), BAD_ARRAYS, ids=[n for n, _, _ in BAD_ARRAYS]
+)
 def test_bad_arrays_are_refused_in_a_line(
-    tmp_path: Path, name: str, content: bytes, told: str
+    tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     path = tmp_path / f"{name}.npz"
     path.write_bytes(content)
@@ -228,7 +230,7 @@ def test_bad_arrays_are_refused_in_a_line(
         array_files.read_arrays(path, tmp_path / "pixels.npy", None, None)
     message = " ".join(str(e.value).split())
     assert message.startswith(f"{path}: ")
-    assert told in message
+    assert expected in message
     assert len(message) < 600
 
 

@@ -120,16 +120,16 @@ def test_there_are_a_hundred() -> None:
     assert len(BAD) >= 100
 
 
-@pytest.mark.parametrize(("name", "content", "told"), BAD, ids=[name for name, _, _ in BAD])
+@pytest.mark.parametrize(("name", "content", "expected"), BAD, ids=[name for name, _, _ in BAD])
 def test_a_bad_image_is_refused_in_a_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes, told: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError) as e:
         decode.decode_images(tmp_path, [name], tmp_path / "pixels.npy", None)
     message = str(e.value)
     assert message.startswith(f"{tmp_path / name}: ")
-    assert told in message
+    assert expected in message
     assert "\n" not in message
     assert capfd.readouterr() == ("", "")  # libtiff speaks for itself
 

@@ -29,7 +29,7 @@ class Scripted(http.server.BaseHTTPRequestHandler):
     """Answers /data/files_list.csv and /data/a.csv, the second by a list of answers."""
 
     answers: list[Answer]
-    asked: list[str]
+    requests: list[str]
     says = len(ROWS)  # how long the file is, to who asks beforehand
 
     def do_HEAD(self) -> None:
@@ -38,12 +38,12 @@ class Scripted(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         if self.path.endswith("files_list.csv"):
             return give(b"files\na.csv\n")(self)
         if "/images/" in self.path:  # is it there that they are?
             return give(b"", 404)(self)
-        number = len([p for p in self.asked if re.search("/data/[ab].csv", p)]) - 1
+        number = len([p for p in self.requests if re.search("/data/[ab].csv", p)]) - 1
         with contextlib.suppress(OSError):  # who asked has gone
             self.answers[min(number, len(self.answers) - 1)](self)
         return None
@@ -152,13 +152,13 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[Answer]],
     servers = []
 
     def start(answers: list[Answer], **more: Any) -> Any:
-        asked: list[str] = []
-        handler = type("S", (Scripted,), {"answers": answers, "asked": asked, **more})
+        requests: list[str] = []
+        handler = type("S", (Scripted,), {"answers": answers, "requests": requests, **more})
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         url = f"http://127.0.0.1:{server.server_port}/data"
-        return SimpleNamespace(url=url, asked=asked, waits=waits)
+        return SimpleNamespace(url=url, requests=requests, waits=waits)
 
     yield start
     for server in servers:
@@ -178,20 +178,20 @@ def test_there_are_forty() -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_borne_or_told(tmp_path: Path, served: Any, name: str) -> None:
-    answers, told = FAULTS[name]
+    answers, expected = FAULTS[name]
     server = served(answers)
-    if not told:
+    if not expected:
         assert fetch(server.url, tmp_path) == ROWS
         return
     with pytest.raises(InputError) as e:
         fetch(server.url, tmp_path)
     message = str(e.value)
-    assert told in message
+    assert expected in message
     assert message.startswith(f"{server.url}/a.csv: ")
     assert "\n" not in message
     assert len(message) <= 400
     # "after 5 tries" is said of what was tried five times.
-    tries = server.asked.count("/data/a.csv")
+    tries = server.requests.count("/data/a.csv")
     if "after 5 tries" in message:
         assert tries in (5, 10)  # the client itself asks twice where a server hangs up
     elif name != "to_itself":
@@ -200,13 +200,13 @@ def test_a_fault_is_borne_or_told(tmp_path: Path, served: Any, name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("asked", "waited"),
+    ("retry_after", "waited"),
     [("7", 7), ("0", 0), ("9999", sources.LONGEST_WAIT), ("soon", None), ("-3", None)],
 )
 def test_a_server_that_asks_for_time_gets_it(
-    tmp_path: Path, served: Any, asked: str, waited: float | None
+    tmp_path: Path, served: Any, retry_after: str, waited: float | None
 ) -> None:
-    server = served([give(b"", 503, Retry_After=asked), GOOD])
+    server = served([give(b"", 503, Retry_After=retry_after), GOOD])
     fetch(server.url, tmp_path)
     (wait,) = server.waits
     assert wait == waited if waited is not None else 0 < wait < 2

@@ -68,13 +68,13 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_file_is_refused_in_a_line(tmp_path: Path, name: str) -> None:
-    text, told = FILES[name]
+    text, expected = FILES[name]
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(InputError) as e:
         read_params(tmp_path / "params.yaml")
     message = str(e.value)
     assert message.startswith(f"{tmp_path}/params.yaml: ")
-    assert told in message
+    assert expected in message
     assert "\n" not in message
 
 

@@ -90,7 +90,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> MadeProject:
 @pytest.fixture
 def made(whole: Project, tmp_path: Path) -> Project:
     """A copy of it; the folder's name is plain, since links in it lead to the copied one."""
-    project = Project.__new__(Project)
+    project = copy.copy(whole)
     project.folder = tmp_path / "project"
     project.parameters = copy.deepcopy(whole.parameters)
     shutil.copytree(whole.folder, project.folder, symlinks=True)

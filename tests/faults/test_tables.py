@@ -29,8 +29,8 @@ SPEC = {
 def bad_tables() -> Iterator[tuple[str, bytes, str]]:
     """Names, bytes, and a word of the message that is due."""
 
-    def put(name: str, text: str, told: str) -> tuple[str, bytes, str]:
-        return name, text.encode(), told
+    def put(name: str, text: str, expected: str) -> tuple[str, bytes, str]:
+        return name, text.encode(), expected
 
     yield put("empty", "", "not a CSV table")
     yield put("blank", "\n\n\n", "table.csv")
@@ -39,8 +39,8 @@ def bad_tables() -> Iterator[tuple[str, bytes, str]]:
         text = GOOD.replace(",", separator)
         yield put(f"separator_{ord(separator)}", text, f"separated by `{separator}`")
     for i, names in enumerate(("x y,x_y,kind", "x,x,kind", "x, x,kind", "x y,x  y,kind")):
-        told = "are both" if i != 3 else "size"
-        yield put(f"columns_{i}", GOOD.replace("size,weight,kind", names), told)
+        expected = "are both" if i != 3 else "size"
+        yield put(f"columns_{i}", GOOD.replace("size,weight,kind", names), expected)
     yield put("more_cells", GOOD + "1,2,a,4\n", "line 42")
     yield put("more_cells_first", GOOD.replace("0,0.5,a", "0,0.5,a,9"), "more cells")
     yield put("open_quote", GOOD.replace("3,3.5,b", '3,"3.5,b'), "table.csv")
@@ -92,16 +92,16 @@ def bad_tables() -> Iterator[tuple[str, bytes, str]]:
 BAD = list(bad_tables())
 
 
-@pytest.mark.parametrize(("name", "content", "told"), BAD, ids=[name for name, _, _ in BAD])
+@pytest.mark.parametrize(("name", "content", "expected"), BAD, ids=[name for name, _, _ in BAD])
 def test_a_bad_table_is_refused_in_a_line(
-    tmp_path: Path, name: str, content: bytes, told: str
+    tmp_path: Path, name: str, content: bytes, expected: str
 ) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     spec = Dataset.model_validate(SPEC)
     with pytest.raises(InputError) as e:
         normalisation.normalise(decode_folder(tmp_path), "t", spec)
     message = str(e.value)
-    assert told in message
+    assert expected in message
     assert "\n" not in message
     assert len(message) < 500
 
@@ -150,7 +150,7 @@ def test_a_label_is_the_text_it_was(written: list[str], classes: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "no column `files`"),
         ("file\na.png\n", "no column `files`"),
@@ -168,8 +168,8 @@ def test_a_label_is_the_text_it_was(written: list[str], classes: list[str]) -> N
     ],
     ids=range(13),
 )
-def test_a_bad_index_is_refused_in_a_line(text: str, told: str) -> None:
+def test_a_bad_index_is_refused_in_a_line(text: str, expected: str) -> None:
     with pytest.raises(InputError, match=r"^index\.csv: ") as e:
         read_index(text, "index.csv")
-    assert told in str(e.value)
+    assert expected in str(e.value)
     assert "\n" not in str(e.value)

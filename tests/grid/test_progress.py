@@ -51,15 +51,15 @@ def note(target: str, words: str) -> None:
 
 def test_what_a_stage_takes_is_known_from_before(folder: Path) -> None:
     parameters = check_params(small_parameters("embedded"))
-    asked = ["train@plain-0", "evaluate@plain-0", "train@dropped-0", "pickle@faces"]
-    assert progress.expect_seconds(parameters, asked) == {
+    stages = ["train@plain-0", "evaluate@plain-0", "train@dropped-0", "pickle@faces"]
+    assert progress.expect_seconds(parameters, stages) == {
         "train@plain-0": 10.0,  # it took 40 s with 8 epochs, and has 2 now
         "evaluate@plain-0": 6.0,  # as the other seed took
         "train@dropped-0": 45.0,  # as all trainings took
         "pickle@faces": 0.0,
     }
     Path("metrics/costs/stages.json").write_text("[]")
-    assert set(progress.expect_seconds(parameters, asked).values()) == {0.0}
+    assert set(progress.expect_seconds(parameters, stages).values()) == {0.0}
 
 
 def test_the_longest_comes_first(folder: Path) -> None:

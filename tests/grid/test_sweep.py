@@ -46,10 +46,10 @@ def test_an_agent_trains_what_the_sweep_asks_for(project: Project, server: Serve
     before = (project.folder / "params.yaml").read_bytes()
     call_wandb(project, server, "sweep", str(file))
     (name,) = server.sweeps
-    said = call_wandb(project, server, "agent", "--count", "2", name)
-    told = {id: run for id, run in server.runs.items() if id.startswith("sweep0-")}
-    assert len(told) == 2, said
-    for id, run in told.items():
+    output = call_wandb(project, server, "agent", "--count", "2", name)
+    runs = {id: run for id, run in server.runs.items() if id.startswith("sweep0-")}
+    assert len(runs) == 2, output
+    for id, run in runs.items():
         assert run.about["sweep"] == name
         assert run.exit == 0
         assert [row["_step"] for row in run.history] == [1, 2]
@@ -62,7 +62,7 @@ def test_an_agent_trains_what_the_sweep_asks_for(project: Project, server: Serve
     assert len(files) == 2
     for key in ("val/loss", "val/pose/accuracy"):
         trained = [read_records(f)["history"][-1]["history"]["item"][key] for f in files]
-        mine = sorted(run.summary[key] for run in told.values())
+        mine = sorted(run.summary[key] for run in runs.values())
         assert mine == pytest.approx(sorted(trained), rel=1e-6)
     assert not list((project.folder / ".workers").glob("trial-*"))
     assert not (project.folder / "metrics/costs/plain-0.json").exists()

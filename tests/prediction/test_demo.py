@@ -122,9 +122,9 @@ def test_in_a_browser(served: Page) -> None:
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(color_scheme="dark", viewport={"width": 360, "height": 740})
-        asked: list[str] = []
+        requests: list[str] = []
         problems: list[str] = []
-        page.on("request", lambda r: asked.append(r.url))
+        page.on("request", lambda r: requests.append(r.url))
         page.on("console", lambda m: problems.append(m.text))
         page.on("pageerror", lambda e: problems.append(str(e)))
         page.goto(served.address)
@@ -155,7 +155,7 @@ def test_in_a_browser(served: Page) -> None:
             page.evaluate(drop, [name, list(content)])
             page.wait_for_selector(f"{selector} >> text={name}")
         assert problems == [m for m in problems if "400" in m]  # the bad one's status
-        assert all(url.startswith((served.address, "data:")) for url in asked)
+        assert all(url.startswith((served.address, "data:")) for url in requests)
         browser.close()
 
 

@@ -164,7 +164,7 @@ def refused(review: dict[str, Any], check: str, where: str, *words: str) -> None
     assert set(words) <= words_found
 
 
-def said_last(output: str) -> str:
+def last_line(output: str) -> str:
     """The line that ends a review."""
     return output.rstrip().splitlines()[-1]
 
@@ -200,7 +200,7 @@ def test_the_projects_own_result_comes_out(project: Project) -> None:
     review, output = result.review(fails=False)
     check(Review, review)
     assert (review["verdict"], review["findings"]) == ("holds", [])
-    assert {"holds", "7"} <= words_of(said_last(output))
+    assert {"holds", "7"} <= words_of(last_line(output))
     assert list(came_out(review).values()) == ["identical"] * 7
     assert all(a == b for v in review["stages"].values() for a, b in v["outs"].values())
     assert result.run("git", "status", "--porcelain").stdout == ""
@@ -254,7 +254,7 @@ def test_a_swapped_model(toy: Toy) -> None:
     assert refusals(review) == []
     assert review["verdict"] == "does not hold"
     assert {"train@a-0", "3", "6", "heads.pose.accuracy", "0.9", "0.42"} <= words_of(
-        said_last(output)
+        last_line(output)
     )
     assert came_out(review) == {
         "prepare": "identical",
@@ -280,7 +280,7 @@ def test_a_changed_digit_in_a_metrics_file(toy: Toy) -> None:
     review, output = toy.review("--quick")
     refused(review, "figures", "metrics/runs.csv", "compare", "dvc.lock")
     assert review["verdict"] == "refused"
-    assert re.match(r"review: \w{12}: refused: metrics/runs.csv: ", said_last(output))
+    assert re.match(r"review: \w{12}: refused: metrics/runs.csv: ", last_line(output))
 
     # With a dvc.lock made to fit, the row still names the file that it was read from.
     toy.edit("metrics/runs.csv", str(toy.outputs()[FIGURES]), "0" * 32)
@@ -311,7 +311,7 @@ def test_a_random_seed_left_free_in_one_stage(toy: Toy) -> None:
     toy.edit("steps/prepare.py", "noise = 0", "import random; noise = random.random() / 1000")
     toy.made()
     review, output = toy.review()
-    assert {"prepare", "6"} <= words_of(said_last(output))
+    assert {"prepare", "6"} <= words_of(last_line(output))
     made = came_out(review)
     assert made.pop("prepare") == "departs"
     assert set(made.values()) == {"follows"}
@@ -346,7 +346,7 @@ def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_tra
     assert review["verdict"] == "consistent"
     for judgement in review["judgements"]:
         check(Judgement, judgement)
-    assert {"1", "18"} <= words_of(said_last(output))
+    assert {"1", "18"} <= words_of(last_line(output))
     assert review["processor"] == {"same_bytes": False}
     made = came_out(review)
     assert made.pop("prepare") == "identical"
@@ -366,7 +366,7 @@ def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_tra
     toy.made()
     review, output = toy.review()
     assert review["verdict"] == "does not hold"
-    assert {"pose", "b"} <= words_of(said_last(output))
+    assert {"pose", "b"} <= words_of(last_line(output))
     differing = {j["experiment"] for j in review["judgements"] if j["verdict"] == "differs"}
     assert differing == {"b"}
     assert came_out(review)["evaluate@a-0"] == "consistent"
