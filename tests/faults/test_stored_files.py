@@ -201,9 +201,16 @@ def test_a_description_that_is_no_json_of_ours_is_a_line(folder: Path, content: 
         read_description(folder)
 
 
+def put_softmax(tree: Any) -> None:
+    """A layer that Keras would load, in the place of one that is built here."""
+    layer = next(one for one in tree["config"]["layers"] if one["class_name"] == "ReLU")
+    layer.update(class_name="Softmax", config={"name": layer["config"]["name"]})
+
+
 MODELS = {
     "lambda": set_key("config", "layers", 1, "class_name", "Lambda"),
     "other_module": set_key("config", "layers", 1, "module", "os"),
+    "layer_of_keras": put_softmax,
     "other_class": set_key("config", "layers", 1, "class_name", "TFSMLayer"),
     "function": lambda t: t["config"]["layers"][1]["config"].update(
         activation={"class_name": "function", "module": "builtins", "config": "eval"}
