@@ -1,8 +1,10 @@
 """Make one target of the grid in a worker process."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 from facet.base.names import LOCK_FILE, STAGES
 from facet.grid.dvc_session import open_dvc, reproduce_stages, write_lock
 from facet.grid.worktree import LOGS, PROGRESS
-from facet.launch import PROGRESS_VARIABLE, die_with
+from facet.launch import PROGRESS_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,18 @@ class TargetResult:
 def begin_worker() -> None:
     """Leave Ctrl-C to the stages and to the coordinator, and end when it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(os.getppid())
+    threading.Thread(target=_end_with_coordinator, daemon=True).start()
+
+
+def _end_with_coordinator() -> None:
+    """End this process when the coordinator has ended, however that was.
+
+    The kernel's word of a parent's end is of no use here: the parent is the process that workers
+    fork from, which itself stays while a worker is there.
+    """
+    if coordinator := multiprocessing.parent_process():
+        coordinator.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_target(

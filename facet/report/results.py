@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from facet.base.names import (
     RUNS_TABLE,
 )
 from facet.base.prepared import StoredData, load_prepared
+from facet.base.processor import usable_cores
 from facet.base.storage import read_json
 from facet.errors import InputError
 from facet.formats import ComparisonResult, Provenance, RunCosts
-from facet.tracking import offline_records
+from facet.tracking import offline_records, wandb_run
 
 WORDS = ["run", "dataset", "experiment", "head", "verdict", "wandb_id", "md5"]
 SAMPLES = 60  # of a run's system samples, at most, in a plot
@@ -105,8 +107,10 @@ class Results:
         self.costs = {r: self._cost(r) for r in self.runs}
         self.samples: dict[str, pd.DataFrame] = {}
         self.provenance: dict[str, Provenance | None] = {}
-        for run in self.runs:
-            self.samples[run], self.provenance[run] = self._records(run)
+        # Each is a process of W&B's own.
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for run, found in zip(self.runs, pool.map(self._records, self.runs), strict=True):
+                self.samples[run], self.provenance[run] = found
         self.lock = self._lock()
 
     def _rows(self, compared: pd.DataFrame, named: list[str]) -> pd.DataFrame:
@@ -138,9 +142,10 @@ class Results:
         id = cost["wandb_id"] if cost else self.ids[run]
         folder = Path(os.environ.get("WANDB_DIR") or ".") / "wandb"
         found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for file in (
-            offline_records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []
-        ):
+        files = offline_records.record_files(folder, re.sub(r"([*?[])", r"[\1]", id)) if id else []
+        # What evaluating added to a run trained here says nothing new.
+        trained = [f for f in files if not (f.parent / wandb_run.JOINED).exists()]
+        for file in trained or files:
             try:
                 for kind, several in offline_records.read_records(file).items():
                     found[kind] += several

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from facet.grid import pool
 from facet.grid.plan import Plan
 from facet.grid.progress import Progress
 from facet.grid.worker import TargetResult
-from tests.helpers import small_parameters
+from tests.helpers import small_parameters, wait_for_end
 
 PLAN: Plan = {
     "normalise@faces": ([], ["pickle@faces", "normalise@faces"]),
@@ -88,3 +90,23 @@ def test_a_target_that_is_killed_again_fails_alone(root: Path) -> None:
     assert "memory" in found["augment@plain"].output
     assert found["evaluate@plain-0"].status is None
     assert found["evaluate@dropped-0"].status == 0
+
+
+def test_no_worker_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None:
+    """Also where it has nothing to do, so that nothing else would end it."""
+    program = tmp_path / "coordinator.py"
+    program.write_text(
+        "import os, signal, sys\n"
+        "from facet.grid.pool import start_pool\n"
+        "if __name__ == '__main__':\n"
+        "    with start_pool(1) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    words = [sys.executable, str(program)]
+    env = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    output = tmp_path / "output"  # a pipe would stay open with the worker
+    with output.open("w") as file:
+        done = subprocess.run(words, env=env, stdout=file, stderr=subprocess.STDOUT)
+    assert done.returncode == -signal.SIGKILL, output.read_text()
+    wait_for_end(int(output.read_text()))
