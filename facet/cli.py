@@ -392,6 +392,7 @@ def main() -> None:
     """Run the command line; an error is one line that begins with the command's name."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # see facet/__main__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in order, workers and all
     # Stages and DVC are this environment's, wherever the shell looks for programs.
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

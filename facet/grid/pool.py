@@ -1,6 +1,7 @@
 """Make a plan's targets in worker processes, each in a git worktree of its own."""
 
 import multiprocessing
+import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
@@ -23,6 +24,9 @@ def prepare_workers() -> None:
 
     Not this process: it may have threads. Each worker would need a second for the import.
     """
+    # Where this process is killed, the system takes back what Python would speak of.
+    warnings = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
     multiprocessing.set_forkserver_preload(["__main__", "facet.grid.worker"])
     forkserver.ensure_running()
 
