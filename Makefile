@@ -35,13 +35,13 @@ help:  ## this list
 
 env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
-$(STAMP): requirements.lock requirements-dev.lock requirements-uv.lock \
+$(STAMP): requirements.lock requirements-dev.lock requirements-cluster.lock requirements-uv.lock \
         $(VENV)/pyvenv.cfg | $(if $(PYTHON),asked-python)
 	@$(VENV)/bin/python -c '$(SUPPORTED)' || { echo "make: $(VENV) has Python" \
 	    "$$($(VENV)/bin/python -c '$(VERSION)'), not 3.11 to 3.13; rm -rf $(VENV)" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
 	$(VENV)/bin/python -m uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python \
-	    requirements.lock requirements-dev.lock requirements-uv.lock
+	    requirements.lock requirements-dev.lock requirements-cluster.lock requirements-uv.lock
 	printf '%s\n' '#!$(abspath $(VENV))/bin/python' $(LAUNCHER) > $(VENV)/bin/facet
 	chmod +x $(VENV)/bin/facet
 	touch $@
@@ -133,6 +133,7 @@ COMPILE := python -m uv pip compile --quiet $(if $(UPGRADE),--upgrade) --generat
 lock: $(STAMP)  ## write the lock files from pyproject.toml; UPGRADE=1: all packages at their newest
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) --group cluster -c requirements-dev.lock -o requirements-cluster.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
 
 clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the environment stay

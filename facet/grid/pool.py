@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from facet.errors import InputError
 from facet.grid.plan import Plan
 from facet.grid.progress import Progress
 from facet.grid.worker import TargetResult, begin_worker, run_target
@@ -66,6 +67,7 @@ def run_plan(
     results: dict[str, TargetResult] = {}
     left = sorted(plan, key=progress.seconds_through, reverse=True)
     killed: list[str] = []
+    broken = 0
     while left:
         # Where one was killed, the others go one at a time: they have more memory so, and it is
         # known whose fault the next time is.
@@ -81,13 +83,13 @@ def run_plan(
                             results[target] = TargetResult(target, None)
                             progress.end(results[target])
                         elif len(running) < at_once:
-                            left.remove(target)
                             entries = {s: known[s] for s in stages if s in known}
                             for before in waits:
                                 entries |= results[before].entries
-                            folder = free.pop()
-                            words = (target, stages, folder, root, entries)
-                            running[pool.submit(run_target, *words)] = target, folder
+                            words = (target, stages, free[-1], root, entries)
+                            future = pool.submit(run_target, *words)
+                            running[future] = target, free.pop()
+                            left.remove(target)
                             progress.begin(target)
                     done, _ = wait(running, LOOK, FIRST_COMPLETED)
                     for future in done:
@@ -97,8 +99,13 @@ def run_plan(
                         results[target] = result
                         progress.end(result)
                     progress.look()
-            except BrokenExecutor:
-                # A worker was killed, and takes what the others do along.
+            except (BrokenExecutor, EOFError, ConnectionError):
+                # A worker was killed, and takes what the others do along; or the process that
+                # workers fork from was.
+                if not running and (broken := broken + 1) == TRIES:
+                    raise InputError(
+                        "worker processes are killed at their start; try again"
+                    ) from None
                 for target, folder in running.values():
                     free.append(folder)
                     killed.append(target)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from facet.base.config import check_params
+from facet.errors import InputError
 from facet.grid import pool
 from facet.grid.plan import Plan
 from facet.grid.progress import Progress
@@ -110,3 +111,22 @@ def test_no_worker_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None
         done = subprocess.run(words, env=env, stdout=file, stderr=subprocess.STDOUT)
     assert done.returncode == -signal.SIGKILL, output.read_text()
     wait_for_end(int(output.read_text()))
+
+
+def test_the_process_that_workers_fork_from_may_be_killed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = pool.ProcessPoolExecutor.submit
+    lost = iter([EOFError(), ConnectionResetError()])
+
+    def submit_or_fail(self: Any, *words: Any) -> Any:
+        if error := next(lost, None):
+            raise error
+        return submit(self, *words)
+
+    monkeypatch.setattr(pool, "TRIES", 3)
+    monkeypatch.setattr(pool.ProcessPoolExecutor, "submit", submit_or_fail)
+    assert {r.status for r in run(root).values()} == {0}
+    lost = iter([EOFError()] * 9)
+    with pytest.raises(InputError, match="killed at their start"):
+        run(root)
