@@ -20,6 +20,7 @@ ROOMS = (
     "evaluation",
     "comparisons",
     "tracking",
+    "packages",
     "grid",
     "report",
     "review",

@@ -159,6 +159,8 @@ def test_a_lock_cut_off_is_mended(made: Project, monkeypatch: pytest.MonkeyPatch
             mend_lock()
         assert yaml.safe_load(lock.read_text())["schema"] == "2.0"
     lock.write_bytes(b"")
+    (made.folder / ".dvc/tmp/rwlock").write_bytes(b"")
+    shutil.rmtree(made.folder / "data/runs")
     done = made.run(*REPRO)
     assert "dvc.lock: was not whole" in done.stdout
     assert read_result(made) == expected

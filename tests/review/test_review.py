@@ -15,6 +15,7 @@ import pytest
 from facet.base.storage import md5
 from facet.errors import InputError
 from facet.formats import Judgement, Review, StageVerdict
+from facet.packages import read_pins
 from facet.review import checks
 from facet.review.verdict import JudgedRuns, judge_stages, mark_consistent
 from facet.tracking.provenance import describe_processor
@@ -444,7 +445,7 @@ def test_a_newer_numpy(toy: Toy) -> None:
 
 
 def test_names_and_versions_of_packages_are_compared_as_pip_does() -> None:
-    pins = checks.read_pins(
+    pins = read_pins(
         "# made by hand\nPyYAML_x.y==1.0 \\\n    --hash=sha256:0\n"
         "old==2 ; python_version < '3.12'\nmoto[s3]==5.1  # for tests\n--prefer-binary\n",
         "3.12.1",
@@ -454,7 +455,7 @@ def test_names_and_versions_of_packages_are_compared_as_pip_does() -> None:
     found = checks.check_packages({"pyyaml-x-y": "1.0+cpu"}, pins, "env")
     assert [f.what for f in found] == ["1.0+cpu in env, not 1.0", "none in env, not 5.1"]
     with pytest.raises(InputError, match=r"requirements.lock: numpy>=2: pins no version"):
-        checks.read_pins("numpy>=2\n", "3.12.1")
+        read_pins("numpy>=2\n", "3.12.1")
 
 
 def test_a_deleted_object_in_the_remote(toy: Toy) -> None:
