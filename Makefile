@@ -24,6 +24,7 @@ ENV :=
 INTO :=
 UPGRADE :=
 SET :=
+CLUSTER :=
 JOBS ?= 0
 A ?=
 B ?=
@@ -64,8 +65,9 @@ asked-python:
 	test "$$there" = "$$asked" || { echo "make: $(VENV) has Python $$there, PYTHON=$(PYTHON) is" \
 	    "$$asked; keep both with VENV=.venv-$$asked, or rm -rf $(VENV)" >&2; exit 1; }
 
-repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n, SET='key=value' to try
-	@python -m facet repro --run '$(RUN)' --jobs $(JOBS) $(foreach value,$(SET),--set '$(value)')
+repro: $(STAMP)  ## the main job: the whole grid on all cores; RUN=a,b for a part, JOBS=n, CLUSTER=, SET='key=value' to try
+	@python -m facet repro --run '$(RUN)' --jobs $(JOBS) --cluster '$(CLUSTER)' \
+	    $(foreach value,$(SET),--set '$(value)')
 
 setting: $(STAMP)  ## lay settings/NAME.yaml over params.yaml: NAME=class
 	@python -m facet setting '$(NAME)'

@@ -3,6 +3,7 @@
 What a command needs is imported inside it: `facet --help` and completion answer at once.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from facet.completion import (
     complete_settings,
     complete_stored_run,
 )
+from facet.errors import InputError
 from facet.launch import errors_in_a_line
 
 app = typer.Typer(
@@ -75,14 +77,29 @@ def repro(
         list[str] | None,
         typer.Option("--set", help="KEY=VALUE: try it and leave all files as they are; repeatable"),
     ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="a Dask scheduler, tls://HOST:8786: on its machines, not here")
+    ] = "",
+    open_network: Annotated[
+        bool, typer.Option("--open-network", help="--cluster without TLS, where nobody else is")
+    ] = False,
 ) -> None:
-    """Bring the grid, or a part of it, up to date on all cores."""
+    """Bring the grid, or a part of it, up to date on all cores, or on a cluster's machines."""
     from facet.grid.stage_server import StageServer
     from facet.grid.worktree import LOGS, only_one
 
     print(f"checking params.yaml and what has changed; what stages say is in {LOGS}", flush=True)
     # It imports what the stages need while this process imports DVC and looks for what has changed.
-    with only_one(), StageServer():
+    with only_one(), contextlib.nullcontext() if cluster else StageServer():
+        found = None
+        if cluster:
+            if values or jobs:
+                option = "--set" if values else "--jobs"
+                raise InputError(f"--cluster: {option} is for this machine alone; leave it out")
+            from facet.grid.cluster import Cluster
+
+            found = Cluster(cluster, open_network=open_network)
+            found.check_address()
         if values:
             from facet.grid.trial import try_values
 
@@ -96,7 +113,7 @@ def repro(
 
             return write_report(changed)
 
-        repro(run, jobs, write)
+        repro(run, jobs, write, found)
 
 
 @app.command(epilog="Example: facet serve, then in another shell the line that it prints")

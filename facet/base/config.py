@@ -357,6 +357,8 @@ class Experiment(Strict):
     class_weights: Literal["none", "balanced"]
     heads: Annotated[list[str], Field(min_length=1)] | None = None
     network: Network
+    gpu: bool = False
+    """Whether a cluster is to train it on a machine with a GPU; one machine uses what it has."""
 
     @model_validator(mode="before")
     @classmethod

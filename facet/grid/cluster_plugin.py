@@ -83,7 +83,7 @@ class TargetProcess:
             [sys.executable, "-m", "facet.grid.cluster_worker"],
             cwd=self.tree,
             # A core for each of the worker's threads, if its machine does not say otherwise.
-            env={"FACET_CORES": "1"} | os.environ | environment | {"PYTHONPATH": ""},
+            env={"FACET_CORES": "1"} | os.environ | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,7 +103,8 @@ class TargetProcess:
 
     def make(self, request: dict[str, Any], tell: Any) -> dict[str, Any]:
         """The answer to a request; `tell` is given each line of progress meanwhile."""
-        assert self._child.stdin and self._child.stdout
+        assert self._child.stdin
+        assert self._child.stdout
         progress, last = self.tree / ".workers/progress" / request["target"], ""
         self._child.stdin.write(json.dumps(request) + "\n")
         self._child.stdin.flush()
@@ -112,7 +113,10 @@ class TargetProcess:
                 if (line := progress.read_text()) != last:
                     last = line
                     tell(line)
-        return self._read()
+        answer = self._read()
+        if error := answer.get("error"):
+            raise RuntimeError(error)
+        return answer
 
     def lives(self) -> bool:
         """Whether it can be given a target: after a while without one it ends."""

@@ -16,6 +16,7 @@ import sys
 import tarfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,14 @@ def share_folders() -> None:
 
 
 def pack_notes() -> str:
-    """What runs have noted here, as a .tar.gz in base64; it lies here no longer."""
+    """What runs have noted here, as a .tar.gz in base64; it lies here no longer.
+
+    Links, which lead into this machine's folders, are left out.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for path in sorted(p for pattern in NOTES for p in Path().glob(pattern)):
-            archive.add(path)
+            archive.add(path, filter=lambda m: m if m.isfile() or m.isdir() else None)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return base64.b64encode(packed.getvalue()).decode()
 
@@ -101,7 +105,8 @@ def make_target(store: Repo, request: dict[str, Any]) -> dict[str, Any]:
         def prepare(stages: Mapping[str, Any], stage: Any) -> None:
             """Pull what a stage reads, and what it makes where that is known."""
             for one in find_inputs(stages, stage):
-                pull_once(session.repo, one)
+                if one.addressing not in names:  # those were made here just now
+                    pull_once(session.repo, one)
             if stage.addressing in entries and not stage.changed_deps():
                 pull_once(session.repo, stage)
             made.append(stage)
@@ -154,7 +159,11 @@ def main() -> None:
                 line = requests.get(timeout=IDLE)
             except queue.Empty:
                 return
-            answer(make_target(store, json.loads(line)))
+            try:
+                answer(make_target(store, json.loads(line)))
+            except Exception as e:  # whatever it is, the coordinator is to hear of it
+                traceback.print_exc()
+                answer({"error": f"{type(e).__name__}: {e}"})
 
 
 if __name__ == "__main__":

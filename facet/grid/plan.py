@@ -1,5 +1,7 @@
 """Which targets of the grid are to be made, and in which order."""
 
+from collections.abc import Container
+
 from facet.base.config import Parameters, parse_run, run_names
 from facet.base.names import STAGES
 
@@ -39,6 +41,11 @@ def plan_targets(parameters: Parameters, wanted: list[str], changed: set[str]) -
                 plan[target] = (waits, upstream)
                 waits = [target]
     return plan
+
+
+def ready_targets(left: list[str], plan: Plan, made: Container[str]) -> list[str]:
+    """The targets of `left` that wait for none that is not `made`."""
+    return [t for t in left if all(w in made for w in plan[t][0])]
 
 
 def stages_to_make(plan: Plan, changed: set[str]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from facet.errors import InputError
-from facet.grid.plan import Plan
+from facet.grid.plan import Plan, ready_targets
 from facet.grid.progress import Progress
 from facet.grid.worker import TargetResult, begin_worker, run_target
 from facet.grid.worktree import LOGS, PROGRESS, WORKERS, sync_worktree
@@ -76,7 +76,7 @@ def run_plan(
             running: dict[Future[TargetResult], tuple[str, Path]] = {}
             try:
                 while left or running:
-                    for target in _ready(left, plan, results):
+                    for target in ready_targets(left, plan, results):
                         waits, stages = plan[target]
                         if any(results[w].status != 0 for w in waits):
                             left.remove(target)
@@ -117,8 +117,3 @@ def run_plan(
                         progress.end(results[target])
     shutil.rmtree(root / PROGRESS)
     return [results[target] for target in plan]
-
-
-def _ready(left: list[str], plan: Plan, results: dict[str, TargetResult]) -> list[str]:
-    """The targets that wait for none that is still to come."""
-    return [t for t in left if all(w in results for w in plan[t][0])]

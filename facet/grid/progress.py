@@ -62,6 +62,8 @@ class Running:
 
     left: dict[str, float]
     """The seconds that each of its stages is expected to take, those that have ended left out."""
+    machine: str = ""
+    """Where it is made, if not here."""
     stage: str = ""
     done: int = 0
     total: int = 0
@@ -130,13 +132,13 @@ class Progress:
         own = sum(self.expected[target].values())
         return own + max(map(self.seconds_through, following), default=0.0)
 
-    def begin(self, target: str) -> None:
-        """A worker begins to make a target."""
+    def begin(self, target: str, machine: str = "") -> None:
+        """A worker, of another machine if one is named, begins to make a target."""
         (self.folder / target).unlink(missing_ok=True)
         self.waiting.pop(target, None)
-        self.running[target] = Running(dict(self.expected[target]))
+        self.running[target] = Running(dict(self.expected[target]), machine)
         if not self.live:
-            self.say(f"{target} begins")
+            self.say(f"{target} begins" + f" on {machine}" * bool(machine))
 
     def end(self, result: TargetResult) -> None:
         """A target is made, has failed or cannot be tried."""
@@ -181,7 +183,7 @@ class Progress:
         """The live display: a line for each target that is being made, and one for all."""
         table = Table.grid(padding=(0, 2))
         for target, running in self.running.items():
-            table.add_row(Text(target, "bold"), str(running))
+            table.add_row(running.machine, Text(target, "bold"), str(running))
         return Group(table, Text(self.summary()))
 
     def say(self, line: str) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from dvc.repo import lock_repo
@@ -35,14 +36,25 @@ from facet.grid.estimate import (
     estimate_memory,
     measure_dataset,
 )
-from facet.grid.plan import Plan, plan_targets, stage_names, stages_after, stages_to_make
+from facet.grid.plan import (
+    Plan,
+    plan_targets,
+    stage_names,
+    stages_after,
+    stages_to_make,
+    target_chain,
+)
 from facet.grid.pool import prepare_workers, run_plan
 from facet.grid.progress import Progress, read_timings
+from facet.grid.remote_store import has_outputs, pull_stage
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error
 from facet.grid.worktree import LOGS
 from facet.memory import format_bytes, machine_memory
 from facet.tracking import wandb_run
+
+if TYPE_CHECKING:
+    from facet.grid.cluster import Cluster
 
 
 def write_timings(ran: dict[str, float]) -> None:
@@ -87,19 +99,29 @@ def prepare_tracking() -> None:
         print(message)
 
 
-def repro(run: str, jobs: int, write_report: Callable[[set[str]], Path]) -> None:
+def repro(
+    run: str,
+    jobs: int,
+    write_report: Callable[[set[str]], Path],
+    cluster: "Cluster | None" = None,
+) -> None:
     """Bring the grid, or the part of it that `run` names, up to date in `jobs` processes.
 
-    `run` is as `choose_runs` takes it; `jobs` 0 means as many as cores. `write_report` is given the
-    stages that are not up to date. Raises InputError where a run failed.
+    `run` is as `choose_runs` takes it; `jobs` 0 means as many as cores; on the machines of a
+    `cluster` it has no meaning. `write_report` is given the stages that are not up to date. Raises
+    InputError where a run failed.
     """
     parameters = check_params(read_params())
     wanted = choose_runs(parameters, run)
     prepare_tracking()
-    changed = changed_stages()
-    if changed:
+    if cluster:
+        cluster.check_commit()
+    changed = changed_stages(allow_missing=cluster is not None)
+    if changed and not cluster:
         prepare_workers()
-    stale = make_runs(parameters, wanted, changed, jobs, whole=not run) if changed else set()
+    stale = set[str]()
+    if changed or cluster:
+        stale = make_runs(parameters, wanted, changed, jobs, not run, cluster)
     if not changed:
         print("nothing to do: data and pipelines are up to date")
     if not run:
@@ -177,14 +199,22 @@ def choose_resources(
 
 
 def make_runs(
-    parameters: Parameters, wanted: list[str], changed: set[str], jobs: int, whole: bool
+    parameters: Parameters,
+    wanted: list[str],
+    changed: set[str],
+    jobs: int,
+    whole: bool,
+    cluster: "Cluster | None" = None,
 ) -> set[str]:
     """Make the `wanted` runs that `changed` stages leave stale, and what follows if `whole`.
 
     Returns the stages that are not up to date afterwards.
     """
     plan = plan_targets(parameters, wanted, changed)
-    results, ran = make_plan(parameters, plan, changed, jobs)
+    if cluster:
+        results, ran = make_on_cluster(parameters, plan, changed, cluster)
+    else:
+        results, ran = make_plan(parameters, plan, changed, jobs)
     merged = merge_results(parameters, results)
     failed = [r.target for r in results if r.status != 0]
     targets = [f"evaluate@{w}" for w in wanted if f"evaluate@{w}" not in failed]
@@ -193,7 +223,8 @@ def make_runs(
     if whole and not failed:
         targets = []
     # Where all runs have failed there is nothing to close, but what came before them to fetch.
-    closing, stale = close_grid(merged, None if failed and not targets else targets, after)
+    pulled = reported_stages(parameters, wanted) if cluster else set()
+    closing, stale = close_grid(merged, None if failed and not targets else targets, after, pulled)
     write_timings(ran | closing)
     check_results(results)
     return set() if whole else (changed - done - after) | stale
@@ -233,11 +264,38 @@ def make_plan(
     return results, ran | {s: seconds for r in results for s, seconds in r.ran.items()}
 
 
+def reported_stages(parameters: Parameters, runs: list[str]) -> set[str]:
+    """The stages whose outputs the comparisons and the report need, of these runs."""
+    kinds = {"normalise", "train", "evaluate"}
+    chains = [s for run in runs for s in target_chain(parameters, run).values()]
+    return {s for stages in chains for s in stages if s.partition("@")[0] in kinds}
+
+
+def make_on_cluster(
+    parameters: Parameters, plan: Plan, changed: set[str], cluster: "Cluster"
+) -> tuple[list[TargetResult], dict[str, float]]:
+    """Make the targets of a plan on a cluster's machines; returns as `make_plan` does.
+
+    Where it is ended, dvc.lock has what was made so far.
+    """
+    from facet.grid.cluster import run_on_cluster  # with Dask, half a second
+
+    results: dict[str, TargetResult] = {}
+    try:
+        run_on_cluster(parameters, plan, changed, cluster, results)
+    except BaseException:
+        merge_results(parameters, list(results.values()))
+        raise
+    ran = {s: seconds for r in results.values() for s, seconds in r.ran.items()}
+    return [results[target] for target in plan], ran
+
+
 def close_grid(
-    merged: set[str], targets: list[str] | None, after: set[str]
+    merged: set[str], targets: list[str] | None, after: set[str], pulled: set[str] | None = None
 ) -> tuple[dict[str, float], set[str]]:
     """Fetch the outputs of the `merged` stages, and have `dvc repro` find that all is up to date.
 
+    After a cluster those of the stages to be `pulled`, from DVC's remote; others may be missing.
     All of the grid if there are no `targets`, which then makes `compare`; nothing if they are None.
     Returns the seconds of the stages that ran, and which of those `after` are stale. Raises
     InputError where DVC refuses, or runs a stage of the grid again.
@@ -248,10 +306,13 @@ def close_grid(
     # Under one lock DVC reads dvc.yaml and dvc.lock once for all three.
     with open_dvc(log) as session, lock_repo(session.repo):
         for stage in session.repo.index.stages:
-            if stage.addressing in merged:
+            if pulled:
+                if stage.addressing in pulled and not has_outputs(stage):
+                    pull_stage(session.repo, stage)
+            elif stage.addressing in merged:
                 stage.checkout(force=True)
         if targets is not None:
-            session.repo.reproduce(targets)
+            session.repo.reproduce(targets, allow_missing=bool(pulled))
         if after:
             stale = set(session.repo.status(targets=sorted(after)))
     if session.status:

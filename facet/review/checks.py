@@ -14,14 +14,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name, canonicalize_version
-
 from facet.base.config import get_nested
 from facet.base.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.base.storage import md5, md5_of_listing
 from facet.errors import InputError
 from facet.formats import Finding
+from facet.packages import find_other_versions
 
 
 class LockedFile(TypedDict):
@@ -478,35 +476,11 @@ def check_caches(
 # --- packages -------------------------------------------------------------------------------
 
 
-def read_pins(text: str, python: str) -> dict[str, str]:
-    """The version of each package in a requirements.lock, by its name as indexes compare it.
-
-    Packages whose marker does not hold for the version `python` (3.12.1) are left out.
-    """
-    versions = {
-        "python_full_version": python,
-        "python_version": ".".join(python.split(".")[:2]),
-    }
-    found: dict[str, str] = {}
-    # Besides requirements there are options like --hash, indented or not, and comments.
-    for line in re.findall(r"^[A-Za-z0-9].*", text, re.MULTILINE):
-        try:
-            pin = Requirement(line.partition(" #")[0].strip().removesuffix("\\"))
-            (version,) = [s.version for s in pin.specifier if s.operator == "=="]
-        except (InvalidRequirement, ValueError):
-            what = "pins no version of a package; `make lock` and commit it"
-            raise InputError(f"{PACKAGE_LOCK}: {line.strip()}: {what}") from None
-        if pin.marker is None or pin.marker.evaluate(versions):
-            found[canonicalize_name(pin.name)] = version
-    return found
-
-
-def check_packages(installed: dict[str, str], lock: dict[str, str], where: str) -> list[Finding]:
+def check_packages(installed: dict[str, str], pins: dict[str, str], where: str) -> list[Finding]:
     """Packages of the environment `where` whose version is not the one of requirements.lock."""
     return [
-        Finding("environment", name, f"{installed.get(name, 'none')} in {where}, not {version}")
-        for name, version in lock.items()
-        if canonicalize_version(installed.get(name, "none")) != canonicalize_version(version)
+        Finding("environment", name, f"{found} in {where}, not {pins[name]}")
+        for name, found in find_other_versions(installed, pins).items()
     ]
 
 

@@ -17,6 +17,7 @@ from facet.base.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.formats import Finding, Manifest, Review, RunReference, StageVerdict
+from facet.packages import read_pins
 from facet.report.diff import resolve_commit
 from facet.review import checks
 from facet.review.checks import PACKAGE_LOCK, Cache, Lock, Stage
@@ -207,7 +208,7 @@ def rerun(
     """Make the stages anew with the environment `env`, which has the packages `versions`: what was
     found, each stage's verdict, its figures judged. `manifests` are the runs' manifests.
     """
-    pins = checks.read_pins((subject.clone / PACKAGE_LOCK).read_text(), versions["python"])
+    pins = read_pins((subject.clone / PACKAGE_LOCK).read_text(), versions["python"])
     findings = checks.check_packages(versions, pins, str(env))
     if findings:
         return findings, {}, JudgedRuns()
