@@ -21,6 +21,7 @@ import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +251,12 @@ class ClusterRun:
                 entries = {s: self.known[s] for s in stages if s in self.known}
                 for before in waits:
                     entries |= self.results[before].entries
-                request = {"target": target, "stages": self.made[target], "entries": entries}
+                request = {
+                    "target": target,
+                    "chain": stages,
+                    "stages": self.made[target],
+                    "entries": entries,
+                }
                 self._submit(client, plugin, request)
             try:
                 event = self.events.get(timeout=LOOK)
@@ -354,7 +360,7 @@ def run_on_cluster(
     for folder in (LOGS, PROGRESS):
         folder.mkdir(parents=True, exist_ok=True)
     made = stages_to_make(plan, changed)
-    push_inputs({stage for several in made.values() for stage in several})
+    push_inputs(plan, {stage for several in made.values() for stage in several})
     runs = [t.partition("@")[2] for t in plan if t.startswith("evaluate@")]
     experiments = list(dict.fromkeys(parse_run(r)[0] for r in runs))
     datasets = dict.fromkeys(parameters.experiments[e].dataset for e in experiments)
@@ -370,7 +376,7 @@ def run_on_cluster(
     shutil.rmtree(PROGRESS)
 
 
-def push_inputs(made: set[str]) -> None:
+def push_inputs(plan: Plan, made: set[str]) -> None:
     """Have DVC's remote hold what the stages that are to be `made` read and are not."""
     with open_dvc(LOGS / "pushing.log") as session:
         if not session.repo.config["core"].get("remote"):
@@ -378,9 +384,13 @@ def push_inputs(made: set[str]) -> None:
                 "--cluster: no DVC remote, over which machines get and give data: "
                 "dvc remote add --default NAME URL, commit and push"
             )
-        stages = load_stages(session.repo)
-        found = [i for name in made for i in find_inputs(stages, stages[name])]
-        if inputs := {i.addressing: i for i in found if i.addressing not in made}:
+        stage = cache(load_stages(session.repo).__getitem__)
+        inputs: dict[str, Any] = {}
+        for _, names in plan.values():
+            before = [stage(name) for name in names if name not in made]
+            for name in made.intersection(names):
+                inputs |= {i.addressing: i for i in find_inputs(before, stage(name))}
+        if inputs:
             push_stages(session.repo, inputs.values())
     if session.status:
         raise InputError(f"--cluster: {extract_error((LOGS / 'pushing.log').read_text()).strip()}")

@@ -100,13 +100,13 @@ def make_target(store: Repo, request: dict[str, Any]) -> dict[str, Any]:
     write_lock(LOCK_FILE, entries)
     log = LOGS / f"{target}.log"
     with open_dvc(log) as session:
+        before = [name for name in request["chain"] if name not in names]
         made = []
 
         def prepare(stages: Mapping[str, Any], stage: Any) -> None:
             """Pull what a stage reads, and what it makes where that is known."""
-            for one in find_inputs(stages, stage):
-                if one.addressing not in names:  # those were made here just now
-                    pull_once(session.repo, one)
+            for one in find_inputs([stages[name] for name in before], stage):
+                pull_once(session.repo, one)
             if stage.addressing in entries and not stage.changed_deps():
                 pull_once(session.repo, stage)
             made.append(stage)

@@ -3,7 +3,7 @@
 `dvc push` and `dvc pull` build the whole graph for each call: 1.3 s where this takes 0.3 s.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from dvc.exceptions import DvcException
@@ -58,7 +58,7 @@ def has_outputs(stage: Any) -> bool:
     return not any(out.status() for out in stage.outs)
 
 
-def find_inputs(stages: Mapping[str, Any], stage: Any) -> list[Any]:
-    """The stages of dvc.yaml, of all its `stages`, that make what `stage` reads."""
+def find_inputs(chain: Iterable[Any], stage: Any) -> list[Any]:
+    """The stages of a `chain` that make what `stage` reads."""
     read = {str(dep) for dep in stage.deps}
-    return [s for s in stages.values() if read & {str(out) for out in s.outs}]
+    return [s for s in chain if read & {str(out) for out in s.outs}]
