@@ -105,7 +105,7 @@ test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
 torture: $(STAMP)  ## kill the grid at 200 random moments; each time it must end as if undisturbed
-	KILLS=200 python -m pytest -x tests/faults/test_sudden_death.py
+	KILLS=200 python -m pytest -x -s tests/faults/test_sudden_death.py
 
 bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B, starts, augmenting, downloading
 	python -m facet bench --source '$(SOURCE)'

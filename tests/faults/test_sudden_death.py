@@ -123,6 +123,7 @@ def kill_tree(process: subprocess.Popen[str], how: str) -> None:
     wait_for_end(*(p.pid for p in all_of_them))
 
 
+@pytest.mark.timeout(900 + 60 * KILLS)
 def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(whole: MadeProject) -> None:
     expected = read_result(whole)
     draw = random.Random(KILLS)
@@ -138,6 +139,7 @@ def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(whole: MadeProject
         how = ways[number % len(ways)]
         kill_tree(process, how)
         output = read_output(whole)
+        print(f"kill {number}, {how}, of `{' '.join(words[-2:])}`", flush=True)
         if not plain:
             for noise in ("Traceback", "KeyboardInterrupt", "leaked"):
                 assert noise not in output, (number, how, output)
@@ -166,6 +168,7 @@ def test_a_lock_cut_off_is_mended(made: Project, monkeypatch: pytest.MonkeyPatch
     assert read_result(made) == expected
 
 
+@pytest.mark.timeout(900 + 60 * KILLS)
 def test_a_worktree_killed_in_the_making_is_laid_again(made: Project) -> None:
     code = (
         "import sys; from pathlib import Path; from facet.grid.worktree import sync_worktree;"
