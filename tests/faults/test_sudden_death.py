@@ -111,6 +111,9 @@ def kill_tree(process: subprocess.Popen[str], how: str) -> None:
         "power": all_of_them,
     }.get(how, all_of_them[:1])
     number = {"int": signal.SIGINT, "term": signal.SIGTERM}.get(how, signal.SIGKILL)
+    if how == "int":  # as a terminal does; DVC itself leaves it to the command that runs
+        os.killpg(process.pid, number)
+        chosen = []
     for one in chosen:
         try:
             one.send_signal(number)
