@@ -38,7 +38,11 @@ def read_pins(text: str, python: str = "") -> dict[str, str]:
 
 def installed_versions() -> dict[str, str]:
     """The version of each package of this environment, by its name as indexes compare it."""
-    return {canonicalize_name(d.name): d.version for d in metadata.distributions() if d.name}
+    found: dict[str, str] = {}
+    for one in metadata.distributions():
+        if one.name:  # the first is the one that is imported
+            found.setdefault(canonicalize_name(one.name), one.version)
+    return found
 
 
 def find_other_versions(installed: dict[str, str], pins: dict[str, str]) -> dict[str, str]:

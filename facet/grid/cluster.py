@@ -18,6 +18,7 @@ import subprocess
 import tarfile
 import time
 import urllib.parse
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 from distributed import Client, Future
 from distributed.comm.core import CommClosedError
+from distributed.security import Security
+from distributed.versions import VersionMismatchWarning
 
 from facet.base.config import Parameters, parse_run
 from facet.base.names import LOCK_FILE
@@ -85,6 +88,22 @@ class Cluster:
                 "they like on its machines; use tls:// (docs/cluster.md), or say --open-network "
                 "where nobody else does"
             )
+        if url.scheme == "tls":
+            self._check_certificates()
+
+    def _check_certificates(self) -> None:
+        """Raise InputError unless Dask's own configuration names certificates that can be used."""
+        try:
+            if Security().get_connection_args("client").get("ssl_context"):
+                return
+            what = "names no certificates"
+        except OSError as e:  # that of TLS itself too
+            what = f"names certificates that cannot be used: {e}"
+        raise InputError(
+            f"--cluster {self.address}: Dask's configuration {what}; set "
+            "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...__CLIENT__CERT, ...__CLIENT__KEY "
+            "(docs/cluster.md)"
+        )
 
     def check_commit(self) -> None:
         """Find the commit and where machines get it. Raises InputError unless it is pushed."""
@@ -106,9 +125,11 @@ class Cluster:
 
     def connect(self) -> Client:
         """A client of the scheduler. Raises ConnectionError where none answers."""
+        # Each worker compares all its packages with the locks, and is given nothing if they differ.
+        warnings.simplefilter("ignore", VersionMismatchWarning)
         try:
             return Client(self.address, timeout=ANSWER, name="facet", set_as_default=False)
-        except (OSError, TypeError, ValueError) as e:  # TypeError: TLS without certificates
+        except (OSError, ValueError) as e:
             raise ConnectionError(
                 f"--cluster {self.address}: no Dask scheduler answers ({' '.join(str(e).split())})"
                 "; start one: dask scheduler"
@@ -189,6 +210,7 @@ class ClusterRun:
         self.left = sorted(plan, key=progress.seconds_through, reverse=True)
         self.running: dict[str, Future[Any]] = {}
         self.tries: Counter[str] = Counter()
+        self.counts_memory = False  # whether all workers declare MEMORY
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run(self) -> None:

@@ -34,6 +34,7 @@ from facet.grid.worktree import LOGS, PROGRESS
 from facet.launch import PROGRESS_VARIABLE
 from facet.packages import find_other_versions, installed_versions, read_pins
 
+DASK_FILE = Path("requirements-cluster.lock")
 IDLE = 600.0  # seconds without a request after which the process ends
 # What a run notes beside DVC's outputs.
 NOTES = (COSTS.format("*"), MANIFESTS.format("*"), "wandb/*run-*")
@@ -45,7 +46,7 @@ def why_unfit() -> str:
     if other := why_other_bytes():
         return other
     try:
-        pins = read_pins(PACKAGES_FILE.read_text())
+        pins = read_pins(PACKAGES_FILE.read_text()) | read_pins(DASK_FILE.read_text())
     except InputError as e:
         return str(e)
     found = find_other_versions(installed_versions(), pins)

@@ -48,7 +48,7 @@ def _is_missing(change: Any) -> bool:
     kinds = [
         kind for paths in change.values() if isinstance(paths, dict) for kind in paths.values()
     ]
-    return bool(kinds) and set(kinds) <= {"deleted", "not in cache"}
+    return bool(kinds) and all(kind in ("deleted", "not in cache") for kind in kinds)
 
 
 def mend_lock() -> None:

@@ -1,0 +1,402 @@
+"""The grid on several machines: Dask's own scheduler and workers as processes, a bare git
+repository, an S3 server; each machine has folders of its own.
+
+KILLS says how many times a machine is killed: `make torture` has more.
+"""
+
+import contextlib
+import csv
+import json
+import logging
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+import trustme
+import yaml
+from moto.server import ThreadedMotoServer
+
+from tests.helpers import Project, wait_for_end, wait_until
+
+KILLS = int(os.environ.get("KILLS", "1"))
+SEEDS = [0, 1] if KILLS == 1 else [0, 1, 2, 3, 4, 5]
+REPRO = (sys.executable, "-m", "facet", "repro")
+COMMIT = ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m"]
+DASK = str(Path(sys.executable).parent / "dask")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+class Gate:
+    """Passes on what comes to a port, unless it is shut."""
+
+    def __init__(self, to: int) -> None:
+        self.to, self.shut = to, False
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listening.accept()
+                if self.shut:
+                    client.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self.to))
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while (data := source.recv(1 << 16)) and not self.shut:
+                target.sendall(data)
+        for end in (source, target):
+            end.close()
+
+
+class Machines:
+    """A Dask scheduler and workers, each with folders of its own."""
+
+    def __init__(self, folder: Path, options: tuple[str, ...] = (), scheme: str = "tcp") -> None:
+        self.folder, self.options, self.port = folder, options, free_port()
+        self.address = f"{scheme}://127.0.0.1:{self.port}"
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.scheduler = self._start_scheduler()
+
+    def _start(self, name: str, *words: str, **env: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [DASK, *words, "--host", "127.0.0.1", *self.options],
+                env=os.environ | env,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _start_scheduler(self) -> subprocess.Popen[bytes]:
+        port = str(self.port)
+        scheduler = self._start("scheduler", "scheduler", "--port", port, "--no-dashboard")
+        wait_until(self._answers, "the scheduler")
+        return scheduler
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), 1).close()
+            return True
+        return False
+
+    def start(self, name: str, **env: str) -> None:
+        place = self.folder / name
+        self.workers[name] = self._start(
+            name,
+            *("worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", name),
+            *("--local-directory", str(place / "dask")),
+            **env | {"FACET_CLUSTER_FOLDER": str(place)},
+        )
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """As when a machine loses its power."""
+        with contextlib.suppress(psutil.Error):
+            one = psutil.Process(process.pid)
+            every = [one, *one.children(recursive=True)]
+            for each in every:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+            process.wait()
+            wait_for_end(*(p.pid for p in every))
+
+    def restart_scheduler(self) -> None:
+        """Workers end with their scheduler; who runs a cluster starts them again."""
+        self.kill(self.scheduler)
+        for process in self.workers.values():
+            process.wait(60)
+        self.scheduler = self._start_scheduler()
+
+    def stop(self) -> None:
+        for process in [*self.workers.values(), self.scheduler]:
+            self.kill(process)
+
+
+class Shared:
+    """What the machines share: git and DVC's remote; and a project that was pushed there."""
+
+    def __init__(self, folder: Path, bucket: str, gate: Gate) -> None:
+        self.gate, self.origin = gate, folder / "origin.git"
+        self.project = Project(folder / "project")
+        self.project.run("dvc", "remote", "add", "--default", "store", f"s3://{bucket}/x")
+        self.project.run("git", "init", "--quiet", "--bare", str(self.origin))
+        self.project.run("git", "remote", "add", "origin", str(self.origin))
+
+    def set_seeds(self, *seeds: int) -> None:
+        """Push a commit that has these."""
+        self.project.parameters["seeds"] = list(seeds)
+        self.project.write()
+        self.push()
+
+    def push(self) -> None:
+        self.project.run("git", "add", "-A")
+        self.project.run("git", *COMMIT, "next", "--allow-empty")
+        self.project.run("git", "push", "--quiet", "origin", "HEAD:main")
+
+    def clone(self, place: Path) -> Project:
+        self.project.run(
+            "git", "clone", "--quiet", "--branch", "main", str(self.origin), str(place)
+        )
+        clone = Project.__new__(Project)
+        clone.folder = place
+        return clone
+
+    def begin(self, machines: Machines, project: Project | None = None) -> subprocess.Popen[str]:
+        project = project or self.project
+        return subprocess.Popen(
+            [*REPRO, "--cluster", machines.address],
+            cwd=project.folder,
+            env=os.environ | {"PYTHONPATH": "", "WANDB_MODE": "offline"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def shared_things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    gate = Gate(server.get_host_and_port()[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
+        boto3.client("s3").create_bucket(Bucket="store")
+        yield Shared(tmp_path_factory.mktemp("shared"), "store", gate)
+    server.stop()
+
+
+@pytest.fixture
+def machines(shared_things: Shared, tmp_path: Path) -> Iterator[Machines]:
+    """A scheduler, without workers."""
+    made = Machines(tmp_path)
+    yield made
+    made.stop()
+
+
+def wait_for_line(process: subprocess.Popen[str], word: str) -> list[str]:
+    """The lines of a command's output, up to the first that has the word."""
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def end(process: subprocess.Popen[str], status: int = 0) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+def stage_entries(project: Project) -> str:
+    return (project.folder / "dvc.lock").read_text()
+
+
+@pytest.mark.timeout(400 * KILLS)
+def test_three_machines_of_which_one_is_killed_make_what_one_makes(
+    shared_things: Shared, machines: Machines, tmp_path: Path
+) -> None:
+    shared_things.set_seeds(*SEEDS)
+    runs = {f"{name}-{seed}" for name in ("plain", "dropped") for seed in SEEDS}
+    alone = shared_things.clone(tmp_path / "alone")
+    alone.run(*REPRO)
+    draw = random.Random(KILLS)
+    seconds = 30.0
+    for number in range(KILLS):
+        names = [f"machine{number}-{n}" for n in range(3)]
+        for name in names:
+            machines.start(name)
+        coordinator = shared_things.clone(tmp_path / f"coordinator{number}")
+        begun = time.monotonic()
+        process = shared_things.begin(machines, coordinator)
+        wait_for_line(process, " begins on ")
+        time.sleep(draw.uniform(0, seconds))
+        machines.kill(machines.workers[draw.choice(names)])
+        end(process)
+        seconds = 0.7 * (time.monotonic() - begun)
+        assert stage_entries(coordinator) == stage_entries(alone)
+        for name in names:
+            machines.kill(machines.workers[name])
+        # What is the machines' own: each run once, with its usage, its costs, its manifest.
+        trained = [
+            match[1]
+            for p in (coordinator.folder / "wandb").glob("*run-*")
+            if not (p / "joined").exists() and (match := re.search(r"\d{6}-(.*-\d+)-", p.name))
+        ]
+        assert sorted(trained) == sorted(runs)
+        for run in runs:
+            costs = json.loads((coordinator.folder / f"metrics/costs/{run}.json").read_text())
+            assert costs["train_seconds"] > 0
+            assert (coordinator.folder / f"metrics/manifests/{run}.json").exists()
+        closing = (coordinator.folder / ".workers/logs/closing.log").read_text()
+        assert set(re.findall("Running stage '(.*?)'", closing)) == {"compare"}
+        rows = list(csv.DictReader((coordinator.folder / "metrics/runs.csv").open()))
+        assert {row["run"] for row in rows} == runs
+    # All that dvc.lock names is in the remote: a colleague's clone needs to run nothing.
+    for name in ("dvc.lock", "metrics"):
+        coordinator.run("cp", "-r", name, str(shared_things.project.folder))
+    shared_things.push()
+    colleague = shared_things.clone(tmp_path / "colleague")
+    colleague.run("dvc", "pull", "--quiet", "--allow-missing")
+    assert colleague.ran("evaluate") == []
+    # Nothing is to do, and a clone without data gets what its report needs.
+    again = shared_things.clone(tmp_path / "again")
+    output = end(shared_things.begin(machines, again))
+    assert "begins" not in output
+    assert (again.folder / "metrics/report.html").exists()
+
+
+def test_a_remote_that_fails_and_a_scheduler_that_is_lost_cost_time_alone(
+    shared_things: Shared, machines: Machines
+) -> None:
+    shared_things.set_seeds(10)
+    machines.start("one")
+    process = shared_things.begin(machines)
+    wait_for_line(process, " begins on ")
+    shared_things.gate.shut = True
+    time.sleep(5)
+    shared_things.gate.shut = False
+    wait_for_line(process, "] ")
+    machines.restart_scheduler()
+    machines.start("one")
+    output = end(process)
+    assert "the scheduler was lost; looking for it" in output
+    assert "report: " in output
+    lock = yaml.safe_load(stage_entries(shared_things.project))["stages"]
+    assert {"evaluate@plain-10", "evaluate@dropped-10", "compare"} <= set(lock)
+
+
+def test_a_machine_that_is_not_the_locks_is_given_nothing(
+    shared_things: Shared, machines: Machines, tmp_path: Path
+) -> None:
+    other = tmp_path / "packages/numpy-1.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
+    shared_things.set_seeds(20)
+    machines.start("odd", PYTHONPATH=str(other.parent))
+    output = end(shared_things.begin(machines), 1)
+    assert "no worker is fit: " in output
+    assert "its packages are not those of requirements.lock: numpy is 1.0, not " in output
+    # Beside another it does no harm.
+    machines.start("good")
+    output = end(shared_things.begin(machines))
+    assert output.count("is given nothing: its packages") <= 1
+
+
+def test_two_coordinators_at_once_do_no_harm(
+    shared_things: Shared, machines: Machines, tmp_path: Path
+) -> None:
+    shared_things.set_seeds(30)
+    machines.start("one")
+    machines.start("two")
+    clones = [shared_things.clone(tmp_path / name) for name in ("a", "b")]
+    for process in [shared_things.begin(machines, clone) for clone in clones]:
+        end(process)
+    assert stage_entries(clones[0]) == stage_entries(clones[1])
+
+
+def test_ctrl_c_keeps_what_was_made_and_leaves_nothing_running(
+    shared_things: Shared, machines: Machines
+) -> None:
+    shared_things.project.parameters["experiments"]["dropped"]["epochs"] = 500
+    shared_things.set_seeds(40)
+    machines.start("one")
+    process = shared_things.begin(machines)
+    wait_for_line(process, "evaluate@dropped-40 begins")
+    process.send_signal(signal.SIGINT)
+    end(process, 130)
+    worker = psutil.Process(machines.workers["one"].pid)
+
+    def stages() -> list[str]:
+        with contextlib.suppress(psutil.Error):  # it ends just now
+            words = [" ".join(p.cmdline()) for p in worker.children(recursive=True)]
+            return [w for w in words if "cluster_worker" in w or "stages" in w]
+        return ["?"]
+
+    wait_until(lambda: not stages(), "the end of the targets", 30)
+    del shared_things.project.parameters["experiments"]["dropped"]["epochs"]
+
+
+def test_tls_and_certificates(
+    shared_things: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    ours = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    ours.cert_chain_pems[0].write_to_path(files["cert"])
+    ours.private_key_pem.write_to_path(files["key"])
+    options = ("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"])
+    machines = Machines(tmp_path, options, "tls")
+    try:
+        machines.start("one")
+        shared_things.set_seeds(50)
+        output = end(shared_things.begin(machines), 1)
+        assert f"--cluster {machines.address}: Dask's configuration names no certific" in output
+        tls = "DASK_DISTRIBUTED__COMM__TLS__"
+        monkeypatch.setenv(f"{tls}CA_FILE", files["ca"])
+        monkeypatch.setenv(f"{tls}CLIENT__CERT", files["cert"])
+        monkeypatch.setenv(f"{tls}CLIENT__KEY", files["ca"])
+        output = end(shared_things.begin(machines), 1)
+        assert f"--cluster {machines.address}: Dask's configuration names certificates " in output
+        monkeypatch.setenv(f"{tls}CLIENT__KEY", files["key"])
+        assert "report: " in end(shared_things.begin(machines))
+    finally:
+        machines.stop()
+
+
+def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: Path) -> None:
+    shared_things.set_seeds(60)
+    clone = shared_things.clone(tmp_path / "clone")
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+
+    def refusal(*words: str, address: str = nobody) -> str:
+        done = clone.run(*REPRO, "--cluster", address, *words, check=False)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr
+
+    assert "repro: --cluster tcp://192.0.2.1:8786: not encrypted" in refusal(
+        address="tcp://192.0.2.1:8786"
+    )
+    assert "say tcp://HOST:8786" in refusal(address="here")
+    assert "--jobs is for this machine alone" in refusal("--jobs", "2")
+    assert f"--cluster {nobody}: no Dask scheduler answers" in refusal()
+    (clone.folder / "notes.txt").write_text("")
+    assert "notes.txt: not as in the last commit" in refusal()
+    clone.run("git", "add", "-A")
+    clone.run("git", *COMMIT, "mine")
+    assert "is not on origin: git push" in refusal()
+    clone.run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    (clone.folder / ".dvc/config").write_text("")
+    clone.run("git", *COMMIT, "none", "--all")
+    clone.run("git", "push", "--quiet", "origin", "HEAD:other")
+    assert "--cluster: no DVC remote" in refusal()
