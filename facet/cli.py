@@ -330,6 +330,17 @@ def bench(
     run_benchmarks(source, pairs, trainings, starts, rounds, images)
 
 
+@app.command(epilog="Example: facet bench-cluster --runs 2000 --stages ''")
+def bench_cluster(
+    runs: Annotated[int, typer.Option(help="runs that are not made; 0: none", min=0)] = 2000,
+    stages: Annotated[str, typer.Option(help="sizes of DVC's graph")] = "100,1000",
+) -> None:
+    """Measure what many runs cost a cluster's coordinator, and DVC."""
+    from facet.bench_cluster import run_benchmarks
+
+    run_benchmarks(runs, stages)
+
+
 @app.command(epilog="Example: facet bench-setting class --run faces_shallow,wine_deep")
 def bench_setting(
     name: Annotated[

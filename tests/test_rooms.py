@@ -27,6 +27,7 @@ ROOMS = (
     "portability",
     "setting",
     "bench_data",
+    "bench_cluster",
     "bench_setting",
     "bench",
     "readme_picture",

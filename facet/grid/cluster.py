@@ -71,6 +71,8 @@ class Cluster:
     commit: str = ""
     open_network: bool = False
     """Whether an address beyond this machine may be without TLS."""
+    plugin: type[cluster_plugin.TargetPlugin] = cluster_plugin.TargetPlugin
+    """What makes the targets on a worker."""
     unfit: dict[str, str] = field(default_factory=dict)
     """Workers that are given nothing more, and why."""
 
@@ -169,7 +171,7 @@ def open_client(cluster: Cluster, events: queue.SimpleQueue[Any]) -> Iterator[tu
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
     environment = {k: v for k in PASSED_ON if (v := os.environ.get(k))}
     name = f"facet-{cluster.commit[:8]}-{secrets.token_hex(4)}"
-    plugin = cluster_plugin.TargetPlugin(name, cluster.url, cluster.commit, environment)
+    plugin = cluster.plugin(name, cluster.url, cluster.commit, environment)
     client = cluster.connect()
     cloudpickle.register_pickle_by_value(cluster_plugin)
     try:
