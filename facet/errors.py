@@ -2,4 +2,11 @@
 
 
 class InputError(Exception):
-    """Input that cannot be used; the message names the file or key, the fault and the remedy."""
+    """Input that cannot be used; the message names the file or key, the fault and the remedy.
+
+    It is one line, whatever the names in foreign files hold: line ends, codes that terminals obey.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__("".join(c if c.isprintable() else "\ufffd" for c in line))

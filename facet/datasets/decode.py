@@ -43,7 +43,7 @@ def decode_image(path: Path) -> np.ndarray:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's, of odd EXIF data and of size
             with Image.open(path, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width}x{opened.height} pixels are too many")

@@ -115,6 +115,15 @@ def test_the_table_these_are_made_from_is_good(tmp_path: Path) -> None:
         assert data.classes["kind"].tolist() == ["a", "b"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\x1b[2J", "\x85", "\u2028", "\x07"])
+def test_the_name_of_a_column_breaks_no_line(tmp_path: Path, end: str) -> None:
+    text = GOOD.replace("size", f'"si{end}ze"')
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="no column size") as e:
+        normalisation.normalise(decode_folder(tmp_path), "t", Dataset.model_validate(SPEC))
+    assert str(e.value).isprintable()
+
+
 def test_a_separator_in_quotes_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('"a;b",c,d\n1,2,3\n')
     assert list(tables.read_columns(tmp_path / "a.csv")) == ["a;b", "c", "d"]
@@ -149,25 +158,24 @@ def test_a_label_is_the_text_it_was(written: list[str], classes: list[str]) -> N
 # --- indexes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", "no column `files`"),
-        ("file\na.png\n", "no column `files`"),
-        ("files\n", "lists no files"),
-        ("files\n\n\n", "lists no files"),
-        ("files\n../a.png\n", "plain relative"),
-        ("files\n/a.png\n", "plain relative"),
-        ("files\nx\\a.png\n", "plain relative"),
-        ("files\na\0.png\n", "plain relative"),
-        ("files\na.exe\n", "no ending"),
-        ("files\nimages/\n", "no ending"),
-        ("files\n" + "".join(f"{i}.png\n" for i in range(60_000)) + "7.png\n", "7.png is listed"),
-        ("<!doctype html>\n", "no column `files`"),
-        ("files\n" + "a" * 200_000 + ".png\n", "index.csv"),
-    ],
-    ids=range(13),
-)
+BAD_INDEXES = [
+    ("", "no column `files`"),
+    ("file\na.png\n", "no column `files`"),
+    ("files\n", "lists no files"),
+    ("files\n\n\n", "lists no files"),
+    ("files\n../a.png\n", "plain relative"),
+    ("files\n/a.png\n", "plain relative"),
+    ("files\nx\\a.png\n", "plain relative"),
+    ("files\na\0.png\n", "plain relative"),
+    ("files\na.exe\n", "no ending"),
+    ("files\nimages/\n", "no ending"),
+    ("files\n" + "".join(f"{i}.png\n" for i in range(60_000)) + "7.png\n", "7.png is listed"),
+    ("<!doctype html>\n", "no column `files`"),
+    ("files\n" + "a" * 200_000 + ".png\n", "index.csv"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD_INDEXES, ids=range(len(BAD_INDEXES)))
 def test_a_bad_index_is_refused_in_a_line(text: str, expected: str) -> None:
     with pytest.raises(InputError, match=r"^index\.csv: ") as e:
         read_index(text, "index.csv")
