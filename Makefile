@@ -103,8 +103,8 @@ prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
-torture: $(STAMP)  ## kill the grid at 200 random moments; each time it must end as if undisturbed
-	KILLS=200 python -m pytest -x tests/faults/test_sudden_death.py
+torture: $(STAMP)  ## kill the grid at 200 random moments, fill its disks; each time it must end as if undisturbed
+	KILLS=200 python -m pytest -x tests/faults/test_disk.py tests/faults/test_sudden_death.py
 
 fuzz: $(STAMP)  ## feed all readers mutated files for an hour, or FUZZ_SECONDS=; faults go to tests/faults/seeds
 	python -m tests.faults.fuzz $(FUZZ_SECONDS)

@@ -107,7 +107,7 @@ def check_disk(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputError(
-            f"{path.name}: needs {size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free in "
+            f"{path.name}: needs {size / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free in "
             f"{path.parent.parent}; free some, or lower augment.copies or size"
         )
 

@@ -1,11 +1,13 @@
 """Files written whole, JSON, CSV, hashes of files."""
 
+import configparser
 import contextlib
 import csv
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         yield aside
         _remove(target) if target.is_dir() else None
         os.replace(aside, target)
+    except OSError as e:
+        e.filename = e.filename or str(target)  # a disk that is full says nothing of the file
+        raise
     finally:
         _remove(aside)
 
@@ -33,6 +38,38 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where DVC's cache is, as its configuration says."""
+    where = Path(".dvc/cache")
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None)
+        with contextlib.suppress(configparser.Error, KeyError):
+            settings.read(Path(".dvc") / name)
+            where = Path(".dvc") / settings["cache"]["dir"]
+    return where
+
+
+def find_unwritable_place() -> str:
+    """The folder of the project that takes no further megabyte, and why; "" if all do."""
+    for place in ("data", cache_folder(), ".dvc/tmp", ".ckpt", ".workers", "metrics", "wandb", "."):
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(bytes(1 << 20))
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            return f"{place}: {e.strerror}"
+    return ""
+
+
+def describe_os_error(error: OSError) -> str:
+    """What happened to which file; where a disk is full and nobody says which, the place."""
+    reason = error.strerror or str(error)
+    if name := error.filename2 or error.filename:
+        return f"{name}: {reason}"
+    return find_unwritable_place() or f"input/output: {reason}"
 
 
 def file_sha256(path: str | Path) -> str:

@@ -4,7 +4,6 @@ DVC hashes a stage's inputs when it has ended, and trusts its cache: what was ed
 damaged on the disk, would be stored as the result of what it no longer is.
 """
 
-import configparser
 import json
 import os
 import sys
@@ -17,7 +16,7 @@ import yaml
 
 from facet.base.config import VALUES_READ, get_params
 from facet.base.names import LOCK_FILE, PARAMS_FILE
-from facet.base.storage import md5
+from facet.base.storage import cache_folder, md5
 from facet.errors import InputError
 
 # What tells that a file was written: its size, its time, its place on the disk.
@@ -77,15 +76,7 @@ def _parse_lock(_: State) -> dict[str, str]:
 
 def cache_object(hash: str) -> Path | None:
     """The file in DVC's cache that holds what has this MD5; None if there is none."""
-    where = Path(".dvc/cache")
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None)
-        try:
-            settings.read(Path(".dvc") / name)
-            where = Path(".dvc") / settings["cache"]["dir"]
-        except (configparser.Error, KeyError):
-            continue
-    held = where / "files/md5" / hash[:2] / hash[2:]
+    held = cache_folder() / "files/md5" / hash[:2] / hash[2:]
     return held if held.is_file() else None
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from facet.base.arrays import map_ahead
 from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
-from facet.base.storage import file_sha256
+from facet.base.storage import describe_os_error, file_sha256
 from facet.datasets.archives import ARCHIVES, OTHER_ARCHIVES, unpack_archive
 from facet.datasets.raw_files import read_index, says_more, select_data_files
 from facet.errors import InputError
@@ -254,7 +254,7 @@ def describe_failure(url: str, error: Exception) -> InputError:
     elif isinstance(e, FileNotFoundError):
         reason = "not found"
     elif getattr(e, "errno", None) in FINAL_NUMBERS and isinstance(e, OSError):
-        reason = f"{e.strerror}"
+        reason = describe_os_error(e)
     else:
         tries = f" after {TRIES} tries" if is_transient(e) else ""
         reason = f"{type(e).__name__}{tries}: {' '.join(str(e).split())}"
@@ -331,6 +331,14 @@ def fetch_file(address: Address, folder: Path) -> list[str]:
     return unpack_archive(target, address.most) if is_archive else []
 
 
+def copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files into another. An OSError is of one file, unlike that of copytree."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        there = target / path.relative_to(source)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, there)
+
+
 def download(name: str, source: str | list[str], folder: Path, cache: Path) -> RawManifest:
     """Bring a data set's raw files into the empty `folder`; returns the manifest.
 
@@ -362,7 +370,7 @@ def download(name: str, source: str | list[str], folder: Path, cache: Path) -> R
                 left_out += fetch_file(address, place)
             else:
                 left_out += fetch_folder(address.url, place, Bounds(address.most))
-            shutil.copytree(place, folder, dirs_exist_ok=True)
+            copy_files(place, folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if p.name != RAW_INDEX or says_more(p.read_text("utf-8"))]
     return {
