@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,13 +125,18 @@ def write_json(path: str | Path, value: Any) -> None:
         )
 
 
-def md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """The MD5 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def md5(path: Path, hash_file: Callable[[Path], str] = file_md5) -> str:
     """The MD5 by which dvc.lock knows a file, or a folder (ends in .dir)."""
     if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        return hash_file(path)
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
-    return md5_of_listing({p.relative_to(path).as_posix(): md5(p) for p in files})
+    return md5_of_listing({p.relative_to(path).as_posix(): hash_file(p) for p in files})
 
 
 def md5_of_listing(members: dict[str, str]) -> str:
