@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -17,13 +18,13 @@ from facet.base.arrays import (
     read_header,
 )
 from facet.base.config import KERAS_ARRAYS, ArrayPair, Arrays, suggest
-from facet.datasets.archives import RATIO
 from facet.datasets.depth import Extremes, Scale, scale_pixels
 from facet.datasets.items import Images, Items
 from facet.datasets.tables import write_number
 from facet.errors import InputError
 
-SMALL_BYTES = 10**7  # what arrays may grow to, packed as they like
+# What arrays may grow to: so many times what they are packed in, or so many bytes.
+RATIO, SMALL_BYTES = 200, 10**7
 
 
 def list_arrays(path: Path) -> dict[str, Header]:
@@ -90,7 +91,7 @@ def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | N
     file, extremes = PixelFile(pixels), Extremes()
     labels: dict[str, list[np.ndarray]] = {}
     try:
-        with zipfile.ZipFile(path) as members:
+        with closing(file), zipfile.ZipFile(path) as members:
             for pair in names.pairs.values():
                 with members.open(f"{pair.x}.npy") as member:
                     _copy_images(member, f"{path}: {pair.x}", file, scale, extremes)
@@ -101,7 +102,6 @@ def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | N
         raise
     except Exception as e:
         raise _refuse(path, e) from None
-    file.close()
     if extremes.count:
         raise extremes.refuse(str(path), sum(shape[0] for shape in shapes))
     columns = {

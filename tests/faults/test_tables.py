@@ -205,7 +205,10 @@ def test_the_table_these_are_made_from_is_good(tmp_path: Path) -> None:
         assert data.classes["kind"].tolist() == ["a", "b"]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r", "\x1b[2J", "\x85", "\u2028", "\x07", "y" * 90_000])
+ENDS = ["\n", "\r", "\x1b[2J", "\x85", "\u2028", "\x07", "y" * 90_000]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=range(len(ENDS)))
 def test_the_name_of_a_column_breaks_no_line(tmp_path: Path, end: str) -> None:
     text = GOOD.replace("size", f'"si{end}ze"')
     (tmp_path / "table.csv").write_text(text, encoding="utf-8")
