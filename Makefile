@@ -26,6 +26,7 @@ UPGRADE :=
 SET :=
 CLUSTER :=
 JOBS ?= 0
+FUZZ_SECONDS ?= 3600
 A ?=
 B ?=
 
@@ -104,8 +105,11 @@ prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 test: $(STAMP)  ## all tests
 	python -m pytest -n 2 --dist worksteal
 
-torture: $(STAMP)  ## kill the grid at 200 random moments; each time it must end as if undisturbed
-	KILLS=200 python -m pytest -x -s tests/faults/test_sudden_death.py
+torture: $(STAMP)  ## kill the grid at 200 random moments, fill its disks; each time it must end as if undisturbed
+	KILLS=200 python -m pytest -x -s tests/faults/test_disk.py tests/faults/test_sudden_death.py
+
+fuzz: $(STAMP)  ## feed all readers mutated files for an hour, or FUZZ_SECONDS=; faults go to tests/faults/seeds
+	python -m tests.faults.fuzz $(FUZZ_SECONDS)
 
 bench: $(STAMP)  ## times: preparing real faces (../shared/data or SOURCE=), W&B, starts, augmenting, downloading
 	python -m facet bench --source '$(SOURCE)'
@@ -143,5 +147,5 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf dvc_plots pictures exports review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test torture bench \
+.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test torture fuzz bench \
     review portable calibrate lint lock clean asked-python

@@ -167,7 +167,9 @@ def errors_in_a_line(name: str) -> Iterator[None]:
             raise
         _fail(name, OUT_OF_MEMORY)
     except OSError as e:
-        _fail(name, f"{e.filename or 'input/output'}: {e.strerror or e}")
+        from facet.base.storage import describe_os_error
+
+        _fail(name, describe_os_error(e))
 
 
 def _fail(name: str, message: str) -> None:

@@ -30,6 +30,7 @@ SLOW_FILES = (
     "test_pipeline.py",
     "test_comment.py",
     "test_sudden_death.py",
+    "test_disk.py",
     "test_inspection.py",
     "test_sweep.py",
     "test_trial.py",

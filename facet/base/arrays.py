@@ -8,13 +8,14 @@ Python objects: `numpy.load(file, mmap_mode="r")` opens it anywhere. No format h
 import contextlib
 import io
 import math
+import re
 import shutil
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -25,6 +26,12 @@ from facet.errors import InputError
 PLAIN_KINDS = "biufU"  # numbers and fixed-width strings
 CHUNK_ITEMS = 256
 CHUNK_BYTES = 1 << 23
+# The header that numpy writes for an array of one plain type. Its own reader has Python parse it.
+HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?(?:O|[biufcmMSUV][1-9]\d{0,8}))', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), ?\} *\n"
+)
+Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -100,7 +107,7 @@ def check_disk(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if size > free:
         raise InputError(
-            f"{path.name}: needs {size / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free in "
+            f"{path.name}: needs {size / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free in "
             f"{path.parent.parent}; free some, or lower augment.copies or size"
         )
 
@@ -108,11 +115,38 @@ def check_disk(path: Path, size: int) -> None:
 def load_array(path: Path) -> np.ndarray:
     """A memory map of what `save_array` wrote, read-only. Raises InputError for anything else."""
     with _naming(path):
+        with path.open("rb") as file:
+            shape, dtype = _read_plain_header(file, path.stat().st_size)
+            start = file.tell()
         # A plain view: numpy's memmap class is looked after in Python at each index.
-        array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-        if array.dtype.kind not in PLAIN_KINDS:
-            raise ValueError(f"it holds {array.dtype}")
+        array = np.asarray(np.memmap(path, dtype, "r", start, shape))
+        check_text(array)
         return array
+
+
+def read_header(file: IO[bytes]) -> Header:
+    """The shape of an .npy file, whether it is in Fortran's order, its type; up to its data.
+
+    Raises ValueError, TypeError for a type that numpy lacks.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"an array of format {version[0]}.{version[1]}, not 1.0 or 2.0")
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    found = HEADER.fullmatch(file.read(min(length, 10_000)))
+    if not found:
+        raise ValueError("not the header of an array of numbers or text")
+    shape = tuple(map(int, re.findall(rb"\d+", found[3])))
+    return shape, found[2] == b"True", np.dtype(found[1].decode())
+
+
+def _read_plain_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array as this project writes it, in a file of `size` bytes."""
+    shape, fortran, dtype = read_header(file)
+    wanted = math.prod(shape) * dtype.itemsize
+    if fortran or dtype.kind not in PLAIN_KINDS or wanted != size - file.tell():
+        raise ValueError("an array that is not as long as it says, or not plain")
+    return shape, dtype
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -143,13 +177,21 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def _parse_array(content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("not an array of format 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    size = math.prod(shape) * dtype.itemsize
-    if fortran or dtype.kind not in PLAIN_KINDS or size != len(content) - file.tell():
-        raise ValueError("an array that is not as long as it says, or not plain")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
+    shape, dtype = _read_plain_header(file, len(content))
+    array = np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
+    check_text(array)
+    return array
+
+
+def check_text(array: np.ndarray) -> None:
+    """Raise ValueError for strings of numbers that stand for no character: Python cannot read them.
+
+    An array of numbers has none.
+    """
+    if array.dtype.kind == "U" and array.size:
+        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
+            raise ValueError("a text with characters that there are not")
 
 
 @contextlib.contextmanager

@@ -440,9 +440,12 @@ def check_name(name: str, known: Any, where: str, what: str) -> None:
 
 
 def suggest(name: str, known: Any) -> str:
-    """The end of an error: the nearest of the `known` names to `name`, or all of them."""
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else f" ({', '.join(known)})"
+    """The end of an error: the nearest of the `known` names to `name`, or some twenty of them."""
+    names = [str(one)[:80] for one in known]
+    close = difflib.get_close_matches(name[:80], names[:1000], 1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f" ({', '.join(names[:20])}{', ...' if len(names) > 20 else ''})"
 
 
 def merge(base: Any, change: Any) -> Any:

@@ -1,12 +1,14 @@
 """Files written whole, JSON, CSV, hashes of files."""
 
+import configparser
 import contextlib
 import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         yield aside
         _remove(target) if target.is_dir() else None
         os.replace(aside, target)
+    except OSError as e:
+        e.filename = e.filename or str(target)  # a disk that is full says nothing of the file
+        raise
     finally:
         _remove(aside)
 
@@ -33,6 +38,38 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Where DVC's cache is, as its configuration says."""
+    where = Path(".dvc/cache")
+    for name in ("config", "config.local"):
+        settings = configparser.ConfigParser(interpolation=None)
+        with contextlib.suppress(configparser.Error, KeyError):
+            settings.read(Path(".dvc") / name)
+            where = Path(".dvc") / settings["cache"]["dir"]
+    return where
+
+
+def find_unwritable_place() -> str:
+    """The folder of the project that takes no further megabyte, and why; "" if all do."""
+    for place in ("data", cache_folder(), ".dvc/tmp", ".ckpt", ".workers", "metrics", "wandb", "."):
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(bytes(1 << 20))
+        except FileNotFoundError:
+            continue
+        except OSError as e:
+            return f"{place}: {e.strerror}"
+    return ""
+
+
+def describe_os_error(error: OSError) -> str:
+    """What happened to which file; where a disk is full and nobody says which, the place."""
+    reason = error.strerror or str(error)
+    if name := error.filename2 or error.filename:
+        return f"{name}: {reason}"
+    return find_unwritable_place() or f"input/output: {reason}"
 
 
 def file_sha256(path: str | Path) -> str:
@@ -88,13 +125,18 @@ def write_json(path: str | Path, value: Any) -> None:
         )
 
 
-def md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """The MD5 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def md5(path: Path, hash_file: Callable[[Path], str] = file_md5) -> str:
     """The MD5 by which dvc.lock knows a file, or a folder (ends in .dir)."""
     if not path.is_dir():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        return hash_file(path)
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
-    return md5_of_listing({p.relative_to(path).as_posix(): md5(p) for p in files})
+    return md5_of_listing({p.relative_to(path).as_posix(): hash_file(p) for p in files})
 
 
 def md5_of_listing(members: dict[str, str]) -> str:

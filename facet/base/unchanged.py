@@ -4,12 +4,13 @@ DVC hashes a stage's inputs when it has ended, and trusts its cache: what was ed
 damaged on the disk, would be stored as the result of what it no longer is.
 """
 
-import configparser
 import json
 import os
+import sqlite3
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import yaml
 
 from facet.base.config import VALUES_READ, get_params
 from facet.base.names import LOCK_FILE, PARAMS_FILE
-from facet.base.storage import md5
+from facet.base.storage import cache_folder, file_md5, md5
 from facet.errors import InputError
 
 # What tells that a file was written: its size, its time, its place on the disk.
 State = tuple[int, int, int]
+HASHES = Path(".ckpt/hashes.db")  # all workers have one .ckpt
+LARGE, RECENT = 1 << 20, 2 * 10**9  # bytes, nanoseconds
 _inputs: dict[Path, dict[str, State]] = {}
 
 
@@ -41,7 +44,7 @@ def read_input(path: str | Path) -> Path:
 def check_input(path: Path) -> None:
     """Raise InputError, by name, for a file or folder that is not what dvc.lock says."""
     expected = lock_outputs().get(path.as_posix())
-    if expected is None or md5(path) == expected:
+    if expected is None or md5(path, known_md5) == expected:
         return
     name, held = path, cache_object(expected)
     if path.is_dir():
@@ -56,6 +59,35 @@ def check_input(path: Path) -> None:
         f"{name}: is not what dvc.lock says, edited or damaged; remove {path}{also}, then "
         "`dvc repro` makes it again"
     )
+
+
+def known_md5(path: Path) -> str:
+    """The MD5 of a file; of a large one as computed before, if it has not been touched since.
+
+    DVC's own notes do not do: they have what a file should be, for files it links from its cache.
+    """
+    found = path.stat()
+    if found.st_size < LARGE:
+        return file_md5(path)
+    # The time of change as well: nobody can put that back. A further link to the file changes it.
+    state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    if known := _hashes("SELECT md5 FROM hashes WHERE state = ?", state):
+        return known
+    started, computed = time.time_ns(), file_md5(path)
+    # What was touched just now may be written again within the same tick of the clock.
+    if abs(started - found.st_ctime_ns) > RECENT:
+        _hashes("INSERT OR REPLACE INTO hashes VALUES (?, ?) RETURNING md5", state, computed)
+    return computed
+
+
+def _hashes(command: str, *values: str) -> str:
+    """Ask or tell the file of known hashes, which many processes use; "" where that fails."""
+    with suppress(sqlite3.Error, OSError):
+        HASHES.parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(HASHES, timeout=5)) as file, file:
+            file.execute("CREATE TABLE IF NOT EXISTS hashes (state TEXT PRIMARY KEY, md5 TEXT)")
+            return next(file.execute(command, values), [""])[0]
+    return ""
 
 
 def lock_outputs() -> dict[str, str]:
@@ -77,15 +109,7 @@ def _parse_lock(_: State) -> dict[str, str]:
 
 def cache_object(hash: str) -> Path | None:
     """The file in DVC's cache that holds what has this MD5; None if there is none."""
-    where = Path(".dvc/cache")
-    for name in ("config", "config.local"):
-        settings = configparser.ConfigParser(interpolation=None)
-        try:
-            settings.read(Path(".dvc") / name)
-            where = Path(".dvc") / settings["cache"]["dir"]
-        except (configparser.Error, KeyError):
-            continue
-    held = where / "files/md5" / hash[:2] / hash[2:]
+    held = cache_folder() / "files/md5" / hash[:2] / hash[2:]
     return held if held.is_file() else None
 
 

@@ -2,47 +2,60 @@
 
 import math
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from facet.base.arrays import CHUNK_BYTES, PixelFile, check_disk, load_array
+from facet.base.arrays import (
+    CHUNK_BYTES,
+    Header,
+    PixelFile,
+    check_disk,
+    check_text,
+    load_array,
+    read_header,
+)
 from facet.base.config import KERAS_ARRAYS, ArrayPair, Arrays, suggest
 from facet.datasets.depth import Extremes, Scale, scale_pixels
 from facet.datasets.items import Images, Items
 from facet.datasets.tables import write_number
 from facet.errors import InputError
 
-Header = tuple[tuple[int, ...], bool, np.dtype]
-
-
-def _read_header(file: IO[bytes]) -> Header:
-    """The shape of an .npy file, whether it is in Fortran's order, its type; up to its data."""
-    version = np.lib.format.read_magic(file)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    return read(file)
+# What arrays may grow to: so many times what they are packed in, or so many bytes.
+RATIO, SMALL_BYTES = 200, 10**7
 
 
 def list_arrays(path: Path) -> dict[str, Header]:
     """The arrays of an `.npz` by name, their data unread. Raises InputError."""
     try:
         with zipfile.ZipFile(path) as members:
-            found = {}
+            found: dict[str, Header] = {}
+            packed, size = path.stat().st_size, sum(m.file_size for m in members.infolist())
+            # Each item takes memory, however small its image: some bytes may stand for a billion.
+            if size > max(SMALL_BYTES, RATIO * packed):
+                raise ValueError(f"{size / 1e6:.0f} MB packed {size // packed} times smaller")
             for info in members.infolist():
                 name = info.filename.removesuffix(".npy")
+                if name in found:
+                    raise ValueError(f"it has two arrays {name}")
                 with members.open(info) as member:
-                    header = found[name] = _read_header(member)
+                    header = found[name] = read_header(member)
                     shape, _, dtype = header
                     # Before any of it is read: a header may ask for more than there is.
                     if member.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
                         raise ValueError(f"{name} is not as long as it says")
             return found
+    except MemoryError:
+        raise
     except Exception as e:  # zipfile and numpy raise whatever they meet in broken bytes
-        raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
+        raise _refuse(path, e) from None
+
+
+def _refuse(path: Path, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:200]
+    return InputError(f"{path}: not a whole .npz of plain arrays: {reason}; save it by numpy.savez")
 
 
 def describe_arrays(arrays: dict[str, Header]) -> str:
@@ -78,17 +91,17 @@ def read_arrays(path: Path, pixels: Path, names: Arrays | None, scale: Scale | N
     file, extremes = PixelFile(pixels), Extremes()
     labels: dict[str, list[np.ndarray]] = {}
     try:
-        with zipfile.ZipFile(path) as members, np.load(path, allow_pickle=False) as arrays:
+        with closing(file), zipfile.ZipFile(path) as members:
             for pair in names.pairs.values():
                 with members.open(f"{pair.x}.npy") as member:
                     _copy_images(member, f"{path}: {pair.x}", file, scale, extremes)
                 for column, name in pair.labels.items():
-                    labels.setdefault(column, []).append(arrays[name])
-    except InputError:
+                    with members.open(f"{name}.npy") as member:
+                        labels.setdefault(column, []).append(_read_labels(member))
+    except (InputError, MemoryError):
         raise
     except Exception as e:
-        raise InputError(f"{path}: not a whole .npz of plain arrays: {e}") from None
-    file.close()
+        raise _refuse(path, e) from None
     if extremes.count:
         raise extremes.refuse(str(path), sum(shape[0] for shape in shapes))
     columns = {
@@ -131,7 +144,7 @@ def _copy_images(
     member: IO[bytes], what: str, file: PixelFile, scale: Scale | None, extremes: Extremes
 ) -> None:
     """Append an array's images to `file`, or take note of what those too deep hold."""
-    shape, _, dtype = _read_header(member)
+    shape, _, dtype = read_header(member)
     left = math.prod(shape) * dtype.itemsize
     while left:
         content = member.read(min(left, CHUNK_BYTES))
@@ -147,6 +160,13 @@ def _copy_images(
             extremes.add(values, 0)
     if dtype != np.uint8 and not scale:
         extremes.count += shape[0]
+
+
+def _read_labels(member: IO[bytes]) -> np.ndarray:
+    shape, _, dtype = read_header(member)
+    labels = np.frombuffer(member.read(), dtype).reshape(shape)
+    check_text(labels)
+    return labels
 
 
 def check_label_header(path: Path, pair: ArrayPair, there: dict[str, Header]) -> None:

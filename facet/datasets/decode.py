@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def decode_image(path: Path) -> np.ndarray:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # Pillow's, of odd EXIF data and of size
             with Image.open(path, formats=FORMATS) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
@@ -106,7 +107,7 @@ def decode_images(folder: Path, names: list[str], pixels: Path, scale: Scale | N
             return decode_image(folder / name)
         return decode_eight_bits(folder / name, scale)
 
-    with silence_native_output() as terminal:
+    with closing(file), silence_native_output() as terminal:
         decoded = map_ahead(decode, names, usable_cores())
         bar = tqdm(decoded, "pickle", len(names), unit="image", delay=1, file=terminal)
         for shape, image in zip(shapes, bar, strict=True):
@@ -115,7 +116,6 @@ def decode_images(folder: Path, names: list[str], pixels: Path, scale: Scale | N
             else:
                 extremes.add(image)
             shape[:] = (*image.shape, 1)[:3]
-    file.close()
     if extremes.count:
         raise extremes.refuse(str(folder), len(names))
     return Items(np.array(names), {}, Images(load_array(pixels), shapes))

@@ -10,6 +10,8 @@ from facet.datasets.items import Items
 from facet.datasets.tables import as_text, read_numbers
 from facet.errors import InputError
 
+JOINERS = {0x200C: "", 0x200D: ""}  # they show by what they do to the letters beside them
+
 
 def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     """What labels and groups are made from, field by field, (N,) strings or float64.
@@ -136,6 +138,10 @@ def make_labels(
             raise InputError(f"heads.{name}.bins: {numbers[binned == ''][0]:g} falls into none")
         values = binned
     present = np.unique(values).tolist()
+    if hidden := [v for v in present if not v.translate(JOINERS).isprintable()]:
+        raise InputError(
+            f"heads.{name}: {ascii(hidden[0])[:80]} has a character that does not show; take it out"
+        )
     if head.bins:
         if strange := sorted(set(present) - set(head.bins)):
             raise InputError(f"heads.{name}.bins: {strange[0]} is neither a number nor a bin")

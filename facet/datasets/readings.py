@@ -10,6 +10,7 @@ from facet.datasets.items import Items
 from facet.datasets.tables import as_text, is_missing, read_numbers
 from facet.errors import InputError
 
+MOST_NAMES = 20  # in a message
 ID_NAMES = {"id", "index", "unnamed:_0"}
 
 
@@ -28,7 +29,8 @@ def choose_readings(items: Items, spec: Dataset) -> InputInfo:
     chosen = sorted(c for c in items.columns if c not in used and c not in read.ignore)
     unfit = {c: why for c in chosen if (why := why_no_reading(c, items, read))}
     if unfit:
-        each = ", ".join(f"{column} ({why})" for column, why in unfit.items())
+        each = ", ".join(f"{column} ({why})" for column, why in list(unfit.items())[:MOST_NAMES])
+        each += f" and {len(unfit) - MOST_NAMES} more" if len(unfit) > MOST_NAMES else ""
         raise InputError(
             f"columns that are no readings as they are: {each}; name each in read.one_hot or "
             "read.ordinal (text), in read.keep (a number that counts) or in read.ignore"
@@ -58,7 +60,8 @@ def why_no_reading(name: str, items: Items, read: Read) -> str:
     numbers = read_numbers(column)
     if numbers is None:
         values = list_values(column)
-        return f"text: {values[0]}" + (", each another" if len(values) == len(items) else "")
+        text = next(v for v in values if read_numbers(np.array([v])) is None)
+        return f"text: {text[:80]}" + (", each another" if len(values) == len(items) else "")
     if name in read.keep:
         return ""
     if name.casefold() in ID_NAMES:

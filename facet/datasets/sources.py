@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from facet.base.arrays import map_ahead
 from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
-from facet.base.storage import file_sha256
+from facet.base.storage import describe_os_error, file_sha256
 from facet.datasets.archives import ARCHIVES, OTHER_ARCHIVES, unpack_archive
 from facet.datasets.raw_files import read_index, says_more, select_data_files
 from facet.errors import InputError
@@ -31,6 +31,7 @@ from facet.formats import RawManifest
 PARALLEL_FETCHES = 64  # of 250 ms each, 624 files take 3.4 s; 16 at once took 10.8 s
 USUAL_BYTES = 20 * 10**9  # of one source, where it does not say more
 LEAST_RATE, SLOW_SECONDS = 100, 60  # bytes a second, looked at every so many seconds
+CACHES = ("simplecache", "filecache", "blockcache")  # fsspec's; a download has its own
 TRIES = 5
 LONGEST_WAIT = 120  # seconds; a server may ask for more in vain
 # Seconds. A slow large file is no fault, a silent server is.
@@ -254,7 +255,7 @@ def describe_failure(url: str, error: Exception) -> InputError:
     elif isinstance(e, FileNotFoundError):
         reason = "not found"
     elif getattr(e, "errno", None) in FINAL_NUMBERS and isinstance(e, OSError):
-        reason = f"{e.strerror}"
+        reason = describe_os_error(e)
     else:
         tries = f" after {TRIES} tries" if is_transient(e) else ""
         reason = f"{type(e).__name__}{tries}: {' '.join(str(e).split())}"
@@ -315,9 +316,28 @@ def fetch_folder(url: str, folder: Path, bounds: Bounds) -> list[str]:
     return left_out
 
 
-def fetch_file(address: Address, folder: Path) -> list[str]:
-    """Fetch one file, and unpack it if it is an archive. Returns the names left out."""
-    fs, path = open_filesystem(address.url)
+def fetch_outer(address: Address, folder: Path) -> str:
+    """The address of what lies in an archive (`zip://INNER::URL`), which comes into `folder` first.
+
+    fsspec would copy it by itself: without bounds, and from the beginning at each try.
+    """
+    *inner, outer = address.url.split("::")
+    inner = [step for step in inner if step not in CACHES]
+    if not inner or outer.startswith("file://"):
+        return "::".join([*inner, outer])
+    fs, path = open_filesystem(outer)
+    target = folder.absolute() / PurePosixPath(path).name
+    if not target.exists():
+        bounds = Bounds(address.most)
+        name_failures(outer, retried(fetch_resumable), fs, path, target, bounds)
+    if "http" in fs.protocol:
+        name_failures(outer, refuse_web_page, target)
+    return "::".join([*inner, f"file://{target}"])
+
+
+def fetch_file(address: Address, url: str, folder: Path) -> list[str]:
+    """Fetch one file from `url`, and unpack it if it is an archive. Returns the names left out."""
+    fs, path = open_filesystem(url)
     target = folder / PurePosixPath(path).name
     if not target.exists():
         bounds = Bounds(address.most)
@@ -327,8 +347,21 @@ def fetch_file(address: Address, folder: Path) -> list[str]:
     if address.sha256 and (found := file_sha256(target)) != address.sha256:
         target.unlink()
         raise InputError(f"{address.url}: SHA-256 is {found}, params.yaml pins {address.sha256}")
-    is_archive = target.name.lower().endswith(ARCHIVES)
-    return unpack_archive(target, address.most) if is_archive else []
+    if not target.name.lower().endswith(ARCHIVES):
+        return []
+    try:
+        return unpack_archive(target, address.most)
+    except InputError:
+        target.unlink()  # the next try has what the server gives then
+        raise
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy a folder's files into another. An OSError is of one file, unlike that of copytree."""
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        there = target / path.relative_to(source)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, there)
 
 
 def download(name: str, source: str | list[str], folder: Path, cache: Path) -> RawManifest:
@@ -358,11 +391,17 @@ def download(name: str, source: str | list[str], folder: Path, cache: Path) -> R
             # One place per address: another source's leftovers are never mixed in.
             place = cache / hashlib.sha256(url.encode()).hexdigest()[:16]
             place.mkdir(parents=True, exist_ok=True)
-            if last.endswith((*ARCHIVES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)):
-                left_out += fetch_file(address, place)
-            else:
-                left_out += fetch_folder(address.url, place, Bounds(address.most))
-            shutil.copytree(place, folder, dirs_exist_ok=True)
+            outer = place.with_suffix(".outer")
+            opened = fetch_outer(address, outer)
+            try:
+                if last.endswith((*ARCHIVES, *TABLE_SUFFIXES, *ARRAY_SUFFIXES)):
+                    left_out += fetch_file(address, opened, place)
+                else:
+                    left_out += fetch_folder(opened, place, Bounds(address.most))
+            except InputError:
+                shutil.rmtree(outer, ignore_errors=True)
+                raise
+            copy_files(place, folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     files = [p for p in files if p.name != RAW_INDEX or says_more(p.read_text("utf-8"))]
     return {

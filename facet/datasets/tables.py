@@ -23,6 +23,7 @@ from facet.errors import InputError
 MISSING = ["", "?", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "<NA>", "#N/A"]
 SEPARATORS, OTHER_SEPARATORS = (",", ";", "\t"), ("|", ":", " ")
 LONGEST_HEADER = 10_000_000  # characters
+LONGEST_CELL = 20_000  # characters; each cell of its column takes as much memory
 CHUNK_ROWS = 50_000
 EXACT = 2.0**53  # from here on not every whole number is a float64
 
@@ -54,7 +55,12 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
             for frame in frames:
                 for name in frame:
                     # A row that ends early has cells that are no strings.
-                    texts = np.strings.strip(frame[name].fillna("").to_numpy(str))
+                    cells = frame[name].fillna("")
+                    if (longest := cells.str.len().max()) > LONGEST_CELL:
+                        raise ValueError(
+                            f"a cell of {name} has {longest:,} characters; is a quote left open?"
+                        )
+                    texts = np.strings.strip(cells.to_numpy(str))
                     parts.setdefault(str(name), []).append(_compact(texts))
     except pd.errors.ParserWarning:
         raise InputError(f"{path}: a row has more cells than there are columns") from None
@@ -93,8 +99,10 @@ def _read_header(line: str, path: Path) -> str:
     counts = Counter(_name_column(name) for name in names if name.strip())
     twice, times = counts.most_common(1)[0] if counts else ("", 0)
     if times > 1:
-        written = " and ".join(f"`{n.strip()}`" for n in names if _name_column(n) == twice)
-        raise InputError(f"{path}: the columns {written} are both {twice}; rename one")
+        written = [f"`{n.strip()}`" for n in names if _name_column(n) == twice]
+        raise InputError(
+            f"{path}: the columns {' and '.join(written[:2])} are both {twice}; rename one"
+        )
     return separator
 
 

@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from facet.base.names import LOCK_FILE
-from facet.base.storage import atomic_write
+from facet.base.storage import atomic_write, find_unwritable_place
 from facet.base.unchanged import lock_outputs
 from facet.errors import InputError
 from facet.launch import TIMINGS_VARIABLE
@@ -121,13 +121,22 @@ def open_dvc(log: Path) -> Iterator[Session]:
             try:
                 yield session
             except DvcException as e:
-                print(f"ERROR: {e}")
+                print(f"ERROR: {describe_refusal(e)}")
                 session.status = 1
     finally:
         del os.environ[TIMINGS_VARIABLE]
         if timings.exists():
             lines = (line.split("\t") for line in timings.read_text().splitlines())
             session.ran = {name: float(seconds) for name, seconds in lines}
+
+
+def describe_refusal(error: BaseException | None) -> str:
+    """Why DVC refused, its causes too; it does not say that a disk is full."""
+    reasons, cause = list[str](), error
+    while cause:
+        reasons.append(" ".join(str(cause).split()))
+        cause = cause.__cause__
+    return ": ".join([*reasons, *filter(None, [find_unwritable_place()])])
 
 
 def load_stages(repo: Repo) -> Mapping[str, Any]:

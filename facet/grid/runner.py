@@ -25,7 +25,7 @@ from facet.base.names import (
     TIMINGS_FILE,
 )
 from facet.base.processor import CORES_VARIABLE, note_other_bytes, usable_cores
-from facet.base.storage import write_json
+from facet.base.storage import find_unwritable_place, write_json
 from facet.errors import InputError
 from facet.grid.dvc_session import changed_stages, open_dvc, read_lock, write_lock
 from facet.grid.estimate import (
@@ -132,7 +132,10 @@ def repro(
         write_report(stale)
     print(f"report: {REPORT_FILE}")
     if wandb_run.recently_failed():
-        print("W&B's server failed: what followed was recorded offline; upload it with: make sync")
+        if place := find_unwritable_place():
+            print(f"W&B's records are not whole: {place}")
+        else:
+            print("W&B's server failed: what followed was recorded offline; upload: make sync")
 
 
 def fetch_unknown(parameters: Parameters, plan: Plan, changed: set[str]) -> dict[str, float]:

@@ -73,4 +73,6 @@ def extract_error(output: str) -> str:
     """The stage's own last words among what DVC printed, or DVC's."""
     lines = [line.split("\r")[-1] for line in output.splitlines() if line.strip()]
     stage = [line for line in lines if line.split(":")[0] in STAGES]
-    return "    " + "\n    ".join((stage or lines or ["no output"])[-1 if stage else -5 :])
+    refused = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    chosen = stage[-1:] or refused[-1:] or lines[-5:] or ["no output"]
+    return "    " + "\n    ".join(chosen)

@@ -208,6 +208,14 @@ def bad_arrays() -> Iterator[tuple[str, bytes, str]]:
         yield f"images_{len(shape)}_{shape[-1]}_{shape[0]}", empty, "holds no images"
     yield "fortran", pair(as_npy(np.asfortranarray(IMAGES)), y), "Fortran"
     yield "text_images", pair(as_npy(np.array([["a"] * 4] * 6)[:, :, None]), y), "no numbers"
+    small = as_npy(np.zeros((11_000_000, 1, 1), "uint8"))
+    yield "bomb", make_zip(("x_train.npy", small)), "MB packed"
+    yield "name_twice", make_zip(("x_train", x), ("x_train.npy", x)), "two arrays x_train"
+    yield (
+        "no_character",
+        pair(x, npy("{'descr': '<U1', 'fortran_order': False, 'shape': (6,), }", b"\xff" * 24)),
+        "characters that there are not",
+    )
     yield "no_labels", make_zip(("x_train.npy", x), ("x_test.npy", x)), "has no array y_train"
 
 

@@ -3,9 +3,12 @@
 import contextlib
 import gzip
 import http.server
+import io
 import re
+import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -229,6 +232,51 @@ def test_a_file_larger_than_expected_does_not_come(tmp_path: Path, served: Any) 
     server = served([give(b"x,y\n", length=10**9)], says=10**9)
     with pytest.raises(InputError, match=r"a\.csv: more than 0\.05 GB; .* add #most=1GB"):
         fetch(f"{server.url}/a.csv", tmp_path)
+
+
+def test_the_outer_file_of_a_chain_is_bounded_and_told(tmp_path: Path, served: Any) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.csv", ROWS)
+    server = served([give(b"", 503), give(packed.getvalue())], says=len(packed.getvalue()))
+    for cache in ("", "simplecache::"):
+        (folder := tmp_path / f"x{cache[:1]}").mkdir()
+        assert fetch(f"zip://a.csv::{cache}{server.url}/a.csv", folder) == ROWS
+    large, page = bytes(60_000_000), b"<!doctype html><p>Log in"
+    for i, (content, says, expected) in enumerate(
+        (
+            (b"PK", 10**9, r"more than 0\.05 GB; .* add #most=1GB"),
+            (large, 1000, r"more than 0\.05 GB; .* add #most=1GB"),
+            (page, len(page), "a web page instead of the file"),
+            (b"no zip", 6, "not a zip file"),
+        )
+    ):
+        server = served([give(content, length=max(says, len(content)))], says=says)
+        (folder := tmp_path / str(i)).mkdir()
+        with pytest.raises(InputError, match=rf"a\.csv: .*{expected}"):
+            fetch(f"zip://a.csv::{server.url}/a.csv", folder)
+        assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) < 52_000_000
+
+
+@pytest.mark.parametrize("chain", ["", "zip://b.zip::"])
+def test_an_archive_that_the_server_repairs_is_fetched_again(
+    tmp_path: Path, served: Any, chain: str
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.csv", ROWS)
+    inner = packed.getvalue()
+    if chain:
+        with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
+            archive.writestr("b.zip", inner)
+    whole = packed.getvalue()
+    answers = [give(bytes(len(whole)))]
+    server = served(answers, says=len(whole))
+    with pytest.raises(InputError, match=r"b\.zip"):
+        fetch(f"{chain}{server.url}/b.zip", tmp_path)
+    answers[0] = give(whole)
+    shutil.rmtree(tmp_path / "raw")
+    assert fetch(f"{chain}{server.url}/b.zip", tmp_path) == ROWS
 
 
 # --- secrets -----------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 No format of this project can name code; what stands here are the ways in which others' can.
 """
 
+import gzip
 import io
 import json
 import pickle
 import pickletools
 import random
 import shutil
+import struct
 import subprocess
+import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +23,12 @@ import numpy as np
 import pytest
 
 from facet.base.arrays import load_array, load_arrays, save_array, save_arrays
+from facet.datasets.decode import decode_image
+from facet.datasets.items import Items
+from facet.datasets.sources import download
 from facet.errors import InputError
 from facet.prediction.trained_run import load_model, read_description
-from tests.helpers import Project
+from tests.helpers import Project, decode_folder
 
 
 class Caller:
@@ -55,6 +62,20 @@ def make_pickles(marker: Path) -> list[bytes]:
         f"cbuiltins\nexec\n(Vopen({str(marker)!r}, 'w')\ntR.".encode(),
         f"(S'touch {marker}'\nios\nsystem\n.".encode(),
         b"\x80\x02c__builtin__\ngetattr\n.",
+        b"\x80\x04\x8e" + struct.pack("<Q", 2**31) + b".",  # BINBYTES8 of 2 GB
+        b"\x80\x05\x96" + struct.pack("<Q", 2**63 - 1) + b".",  # BYTEARRAY8 of all memory
+        b"\x80\x04\x95" + struct.pack("<Q", 2**63 - 1) + b"N.",  # FRAME without end
+        b"\x80\x02\x84\xff\xff\xff\x7f.",  # EXT4: a code of copyreg's
+        b"Pfile:///etc/passwd\n.",  # PERSID
+        f"(cos\nsystem\nS'touch {marker}'\no.".encode(),  # OBJ
+        f"\x80\x04cos\nsystem\n(Vtouch {marker}\nt}}\x92.".encode("latin-1"),  # NEWOBJ_EX
+        f"\x80\x02csys\nmodules\nVos\ncbuiltins\neval\nsVopen({str(marker)!r}, 'w')\n.".encode(
+            "latin-1"
+        ),  # SETITEM on a module's names
+        b"\x80\x02cnumpy\nndarray\n)R}(V__array_interface__\nNub.",  # BUILD
+        pickle.dumps([1]) + pickle.dumps(Caller(marker.write_text, "run")) * 3,  # one after another
+        b"\xff\xfe" + pickle.dumps(Caller(marker.write_text, "run")),  # what is no opcode, first
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(Caller(marker.write_text, "run")),
     ]
     draw = random.Random(0)
     codes = [op.code.encode("latin-1") for op in pickletools.opcodes]
@@ -85,6 +106,108 @@ def test_a_pickle_is_nowhere_taken_for_an_array(tmp_path: Path) -> None:
         for load in (load_array, load_arrays):
             with pytest.raises(InputError):
                 load(tmp_path / "b")
+    assert not marker.exists()
+
+
+def make_wrapped(payload: bytes) -> dict[str, bytes]:
+    """A pickle in what other programs open: archives, headers, files of two kinds at once."""
+
+    def pack(*members: tuple[str, bytes]) -> bytes:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members:
+                archive.writestr(name, content)
+        return file.getvalue()
+
+    def pack_tar(name: str) -> bytes:
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            (info := tarfile.TarInfo(name)).size = len(payload)
+            archive.addfile(info, io.BytesIO(payload))
+        return file.getvalue()
+
+    def head(descr: str, shape: str) -> bytes:
+        text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode()
+
+    torch = pack(
+        ("archive/data.pkl", payload), ("archive/data/0", bytes(8)), ("archive/version", b"3")
+    )
+    member = pack(("x_train.npy", payload))
+    at = member.index(b"PK\x01\x02")
+    return {
+        "torch": torch,
+        "member": member,
+        "pickle_and_zip": payload + torch,
+        "zip_and_pickle": torch + payload,
+        "inner_zip": pack(("x_train.npy", torch)),
+        "checksum": member.replace(payload, payload[::-1]),
+        "encrypted": member[:6] + b"\x01" + member[7 : at + 8] + b"\x01" + member[at + 9 :],
+        "two_names": member.replace(b"x_train", b"y_train", 1),
+        "no_directory": member[:at],
+        "tar": pack_tar("pickle"),
+        "tar_npy": pack_tar("a.npy"),
+        "gzip": gzip.compress(payload),
+        "seven_zip": b"7z\xbc\xaf\x27\x1c" + payload,
+        "objects": head("'|O'", "(1,)") + payload,
+        "objects_npz": pack(("x_train.npy", head("'|O'", "(1,)") + payload)),
+        "record_of_objects": head("[('a', '|O')]", "(1,)") + payload,
+        "numbers_and_pickle": head("'<i8'", "(1,)") + bytes(8) + payload,
+        "call_in_header": head("__import__('os').system('true')", "(1,)") + payload,
+        "escape_in_header": head("'\\e'", "(1,)") + payload,
+        "deep_header": head("(" * 9000 + ")" * 9000, "(1,)") + payload,
+        "no_size": head("'<U0'", "(1000000000000000,)"),
+        "commas": head("'<i8'", "(" + "1" * 9000 + "x)"),
+        "no_character": head("'<U1'", "(1,)") + b"\xff" * 4,
+        "surrogate": head("'<U1'", "(1,)") + b"\x00\xd8\x00\x00",
+        "shape": head("'<i8'", "(4611686018427387904, 4)"),
+        "keras": pack(("config.json", payload), ("model.weights.h5", payload)),
+        "hdf5": b"\x89HDF\r\n\x1a\n" + payload,
+        "json": json.dumps({"py/object": "os.system", "py/reduce": payload.hex()}).encode(),
+    }
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_foreign_is_taken_for_anything_of_this_project(tmp_path: Path) -> None:
+    """By any reader: each file a line that names it, within 2 seconds."""
+    marker = tmp_path / "marker"
+    payload = pickle.dumps(Caller(marker.write_text, "run"))
+    contents = make_wrapped(payload) | {str(i): c for i, c in enumerate(make_pickles(marker)[:26])}
+
+    def read_source(path: Path) -> Items:
+        (folder := tmp_path / "raw").mkdir(exist_ok=True)
+        download("a", path.as_uri(), folder, tmp_path / "cache" / path.name)
+        return decode_folder(folder)
+
+    def read_model(path: Path) -> Any:
+        return load_model(path.parent)
+
+    def describe(path: Path) -> Any:
+        return read_description(path.parent)
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        "a.npy": load_array,
+        "a.npz": load_arrays,
+        "b.npz": read_source,
+        "c.zip": read_source,
+        "d.tar": read_source,
+        "model.keras": read_model,
+        "model.json": describe,
+        "e.png": decode_image,
+    }
+    for kind, content in contents.items():
+        for name, read in readers.items():
+            (tmp_path / name).write_bytes(content)
+            started = time.monotonic()
+            with pytest.raises(InputError) as e:
+                read(tmp_path / name)
+                pytest.fail(f"{kind} as {name} is accepted")
+            assert time.monotonic() - started < 2, kind
+            assert name in str(e.value)
+            assert "\n" not in str(e.value)
+            assert len(str(e.value)) < 600
+            shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
     assert not marker.exists()
 
 
