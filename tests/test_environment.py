@@ -29,8 +29,8 @@ class Folder:
         for name in ("make", "bash", "sh", "mkdir", "touch", "cp", "chmod"):
             (self.bin / name).symlink_to(str(shutil.which(name)))
         shutil.copy(ROOT / "Makefile", folder)
-        for name in ("requirements.lock", "requirements-dev.lock", "requirements-uv.lock"):
-            (folder / name).touch()
+        for lock in ROOT.glob("requirements*.lock"):
+            (folder / lock.name).touch()
         (folder / "facet/report").mkdir(parents=True)
         (folder / "facet/report/dvc_page.py").touch()
 
