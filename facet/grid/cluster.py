@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 from distributed.comm.core import CommClosedError
 from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
@@ -247,7 +247,6 @@ class ClusterRun:
             f"Dask's dashboard: {client.dashboard_link}"
         )
         if not workers:
-            self.progress.say(f"waiting for workers: dask worker {self.cluster.address}")
             return
         largest = max(w["memory_limit"] or 0 for w in workers.values())
         for target, need in self.needs.items():
@@ -285,6 +284,8 @@ class ClusterRun:
             try:
                 event = self.events.get(timeout=LOOK)
             except queue.Empty:
+                if not self.progress.running and self.progress.silent():
+                    self.progress.say(f"waiting for a worker: dask worker {self.cluster.address}")
                 if client.status != "running":
                     raise ConnectionError(f"{self.cluster.address}: lost") from None
             else:
@@ -329,7 +330,14 @@ class ClusterRun:
             raise ConnectionError(f"{self.cluster.address}: lost")
         del self.running[target]
         if future.status == "error":
-            self._retry(target, f"{type(future.exception()).__name__}: {future.exception()}")
+            error = future.exception()
+            if isinstance(error, KilledWorker):  # Dask has given it to several
+                reason = (
+                    f"its workers were killed ({error.allowed_failures + 1} times); out of memory?"
+                )
+                self._end(TargetResult(target, 1, output=reason))
+            else:
+                self._retry(target, f"{type(error).__name__}: {error}")
             return
         answer = future.result()
         if reason := answer.get("unfit"):

@@ -159,10 +159,14 @@ class Progress:
             running.look(self.folder / target)
         if self.live:
             self.live.update(self.draw(), refresh=True)
-        elif self.running and time.monotonic() - self.last_line >= EVERY:
+        elif self.running and self.silent():
             for target, running in self.running.items():
                 self.say(f"{target}: {running}")
             self.say(self.summary())
+
+    def silent(self) -> bool:
+        """Whether there was no line for a while."""
+        return time.monotonic() - self.last_line >= EVERY
 
     def seconds_left(self) -> float:
         """How long all of it still takes; 0 where that is not known of each target that waits."""

@@ -102,12 +102,15 @@ class Machines:
             return True
         return False
 
-    def start(self, name: str, **env: str) -> None:
+    def read_log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def start(self, name: str, *options: str, **env: str) -> None:
         place = self.folder / name
         self.workers[name] = self._start(
             name,
             *("worker", self.address, "--nthreads", "1", "--no-dashboard", "--name", name),
-            *("--local-directory", str(place / "dask")),
+            *("--local-directory", str(place / "dask"), *options),
             **env | {"FACET_CLUSTER_FOLDER": str(place)},
         )
 
@@ -309,6 +312,29 @@ def test_a_machine_that_is_not_the_locks_is_given_nothing(
     machines.start("good")
     output = end(shared_things.begin(machines))
     assert output.count("is given nothing: its packages") <= 1
+
+
+def test_a_run_goes_to_a_machine_that_can_hold_it_or_is_refused(
+    shared_things: Shared, machines: Machines
+) -> None:
+    experiments = shared_things.project.parameters["experiments"]
+    experiments["plain"]["gpu"] = True
+    shared_things.set_seeds(70)
+    machines.start("small", "--memory-limit", "100MB")
+    wait_until(lambda: "Registered to" in machines.read_log("small"), "the worker")
+    output = end(shared_things.begin(machines), 1)
+    assert re.search(r"needs 0\.\d GB of memory, the largest worker has 0\.1 GB", output)
+    machines.kill(machines.workers["small"])
+    machines.start("plain", "--resources", "MEMORY=1e9")
+    wait_until(lambda: "Registered to" in machines.read_log("plain"), "the worker")
+    output = end(shared_things.begin(machines), 1)
+    assert "evaluate@plain-70: asks for a GPU, and no worker has one" in output
+    machines.start("gpu", "--resources", "GPU=1 MEMORY=1e9")
+    wait_until(lambda: "Registered to" in machines.read_log("gpu"), "the worker")
+    end(shared_things.begin(machines))
+    made = machines.folder.glob("gpu/*/0/.workers/logs/evaluate@plain-70.log")
+    assert len(list(made)) == 1
+    del experiments["plain"]["gpu"]
 
 
 def test_two_coordinators_at_once_do_no_harm(
