@@ -166,6 +166,17 @@ def diff(
     show_differences(a, b)
 
 
+@app.command(epilog="Example: facet plan faces_depth --difference 0.05")
+def plan(
+    comparison: Annotated[str, typer.Argument(help="a comparison of params.yaml")],
+    difference: Annotated[float, typer.Option(help="what is to be shown, as a fraction")] = 0.05,
+) -> None:
+    """Print how many seeds a comparison needs to show a difference, from the runs made so far."""
+    from facet.comparisons import plan_comparison
+
+    print(plan_comparison(comparison, difference))
+
+
 @app.command(epilog="Example: facet comment origin/main")
 def comment(
     base: Annotated[str, typer.Argument(help="the commit or branch that HEAD is to go onto")],

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from facet.base.arrays import load_arrays
-from facet.base.config import Comparison
-from facet.base.names import METRICS, PREDICTIONS_FILE, RUN
+from facet.base.config import Comparison, check_params, read_params, suggest
+from facet.base.names import METRICS, PARAMS_FILE, PREDICTIONS_FILE, RUN
 from facet.base.storage import atomic_write, md5, read_json
 from facet.errors import InputError
 from facet.evaluation import statistics
@@ -109,6 +109,31 @@ def curve_rows(m: RunMetrics, history: list[dict[str, str]]) -> list[CurveRow]:
     return out
 
 
+def adjust_verdicts(verdicts: dict[str, ComparisonResult]) -> None:
+    """Add to comparisons that are made together what each is worth among the others."""
+    judged = {n: v["p_value"] for n, v in verdicts.items() if v["p_value"] is not None}
+    adjusted = statistics.adjust_p_values(list(judged.values()))
+    for name, holm, rate in zip(judged, *adjusted, strict=True):
+        verdicts[name]["holm"], verdicts[name]["benjamini_hochberg"] = holm, rate
+
+
+def describe_together(verdicts: Mapping[str, ComparisonResult]) -> str:
+    """What may be claimed of all comparisons at once, in words; empty for fewer than two."""
+    judged = {n: v for n, v in verdicts.items() if "holm" in v}
+    if len(judged) < 2:
+        return ""
+
+    def names(key: Literal["holm", "benjamini_hochberg"]) -> str:
+        kept = [name for name, v in judged.items() if v[key] < statistics.LEVEL]
+        return ", ".join(kept) or "none"
+
+    return (
+        f"Of all {len(judged)} comparisons together: with a chance of at most 5 % that any claim "
+        f"is false (Holm): {names('holm')}. So that at most 5 % of the claims are false in the "
+        f"mean (Benjamini-Hochberg): {names('benjamini_hochberg')}."
+    )
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with equal keys as a CSV file, whole; floats with eight digits."""
     with atomic_write(path) as aside:
@@ -124,6 +149,77 @@ def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
         "names": p["names_test"],
         "groups": p["groups_test"],
     }
+
+
+class RunPairs(NamedTuple):
+    """Both sides' runs on a head: of each seed an array of test items, class indices or names."""
+
+    baseline: list[np.ndarray]
+    candidate: list[np.ndarray]
+    true: list[np.ndarray]
+    groups: list[np.ndarray]
+
+
+def read_pairs(c: Comparison, name: str, seeds: list[int]) -> RunPairs:
+    """Both sides' runs. Raises InputError where those of a seed were tested on different items."""
+    found = RunPairs([], [], [], [])
+    for seed in seeds:
+        runs = f"{c.baseline}-{seed}", f"{c.candidate}-{seed}"
+        ours, theirs = (read_predictions(run, c.head) for run in runs)
+        if not np.array_equal(ours["names"], theirs["names"]):
+            raise InputError(
+                f"comparisons.{name}: {runs[0]} and {runs[1]} were tested on different items; "
+                "run `dvc repro`"
+            )
+        of_seed = (ours["predicted"], theirs["predicted"], ours["true"], ours["groups"])
+        for several, one in zip(found, of_seed, strict=True):
+            several.append(one)
+    return found
+
+
+def plan_comparison(name: str, difference: float) -> str:
+    """How many seeds a comparison needs to show a difference, in words, from the runs made so far.
+
+    Raises InputError where params.yaml has no such comparison, or its runs are not here.
+    """
+    parameters = check_params(read_params())
+    if name not in parameters.comparisons:
+        hint = suggest(name, parameters.comparisons)
+        raise InputError(f"{PARAMS_FILE}: no comparison named {name}{hint}")
+    if not 0 < difference <= 1:
+        raise InputError(f"--difference {difference:g}: give more than 0 and at most 1")
+    c = parameters.comparisons[name]
+    runs = [(s, [f"{e}-{s}" for e in (c.baseline, c.candidate)]) for s in parameters.seeds]
+    files = (METRICS, f"{RUN}/{PREDICTIONS_FILE}")
+    seeds = [s for s, pair in runs if all(Path(f.format(r)).exists() for r in pair for f in files)]
+    if len(seeds) < 2:
+        raise InputError(
+            f"comparisons.{name}: {len(seeds)} pairs of runs are here, and two tell how much luck "
+            f"there is: make repro RUN={c.baseline},{c.candidate}, or dvc pull"
+        )
+    metrics = read_metrics(f"{c.baseline}-{seeds[0]}")
+    if metrics["heads"][c.head]["verdict"] == "not applicable":
+        raise InputError(f"comparisons.{name}: {c.head} is not applicable on this split")
+    pairs = read_pairs(c, name, seeds)
+    plan = statistics.plan_seeds(*pairs, c.metric, metrics["n_train"], difference)
+    if plan is None:
+        raise InputError(
+            f"comparisons.{name}: the test part is a single group, which tells nothing"
+        )
+    own = "" if "one split" in plan.covers else ", each with a split of its own,"
+    needed = (
+        f"{plan.seeds} seeds{own} show it four times in five"
+        if plan.seeds
+        else f"no number of seeds up to {statistics.MOST_SEEDS} shows it four times in five: the "
+        "luck of the test items is larger; use more items, or several splits "
+        "(split.seed: [0, 1, 2])"
+    )
+    return (
+        f"{name}: {c.candidate} against {c.baseline}, {c.head} {c.metric}\n"
+        f"a true difference of {difference:g}: {needed}\n"
+        f"the {len(seeds)} seeds at hand show {plan.smallest:.3f} or more four times in five\n"
+        f"covers {plan.covers}"
+    )
 
 
 def compare_experiments(
@@ -158,21 +254,7 @@ def compare_experiments(
         for r in pair
     ):
         return result
-    predictions = {s: [read_predictions(r, c.head) for r in pair] for s, pair in pairs.items()}
-    for s, (ours, theirs) in predictions.items():
-        if not np.array_equal(ours["names"], theirs["names"]):
-            raise InputError(
-                f"comparisons.{name}: {pairs[s][0]} and {pairs[s][1]} were tested on "
-                "different items; run `dvc repro`"
-            )
-    found = statistics.compare_runs(
-        [a["predicted"] for a, _ in predictions.values()],
-        [b["predicted"] for _, b in predictions.values()],
-        [a["true"] for a, _ in predictions.values()],
-        [a["groups"] for a, _ in predictions.values()],
-        c.metric,
-        first[0]["n_train"],
-    )
+    found = statistics.compare_runs(*read_pairs(c, name, seeds), c.metric, first[0]["n_train"])
     return {
         **result,
         "baseline_mean": found.baseline_mean,

@@ -16,6 +16,7 @@ from facet.base.names import (
 from facet.base.storage import read_csv, write_json
 from facet.base.unchanged import read_input
 from facet.comparisons import (
+    adjust_verdicts,
     compare_experiments,
     curve_rows,
     find_leftovers,
@@ -46,6 +47,7 @@ def main() -> None:
     write_csv(RUNS_TABLE, metric_rows(list(metrics.values())))
     write_csv(CURVES_TABLE, curves)
     verdicts = {n: compare_experiments(c, n, seeds, metrics) for n, c in comparisons.items()}
+    adjust_verdicts(verdicts)
     write_json(COMPARISONS_FILE, verdicts)
     write_json(SUMMARY_FILE, summarise_metrics(list(metrics.values())))
     log_to_existing_run(comparisons_id(), lambda _: record_comparisons())

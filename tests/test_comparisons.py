@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,40 @@ def test_runs_on_different_items_are_refused(project: Path) -> None:
 def test_a_missing_run_is_refused(project: Path) -> None:
     with pytest.raises(InputError, match=r"^metrics/runs/plain-0\.json: "):
         compare.main()
+
+
+def test_comparisons_that_are_made_together_say_what_holds_together() -> None:
+    def verdict(p_value: float | None) -> Any:
+        return {"p_value": p_value, "verdict": "better"}
+
+    verdicts = {"a": verdict(0.001), "b": verdict(0.03), "c": verdict(0.045), "d": verdict(None)}
+    comparisons.adjust_verdicts(verdicts)
+    assert verdicts["a"]["holm"] == pytest.approx(0.003)
+    assert "holm" not in verdicts["d"]
+    words = comparisons.describe_together(verdicts)
+    assert words.startswith("Of all 3 comparisons together: ")
+    assert "any claim is false (Holm): a. " in words
+    assert words.endswith("(Benjamini-Hochberg): a, b, c.")
+    assert comparisons.describe_together({"a": verdict(0.01), "d": verdict(None)}) == ""
+
+
+def test_a_plan_says_how_many_seeds_a_difference_needs(project: Path) -> None:
+    with pytest.raises(InputError, match="0 pairs of runs are here"):
+        comparisons.plan_comparison("dropout", 0.1)
+    for seed, (ours, theirs) in enumerate(((0.5, 0.55), (0.6, 0.55), (0.5, 0.52))):
+        write(f"plain-{seed}", ours)
+        write(f"dropped-{seed}", theirs)
+    large, small = (comparisons.plan_comparison("dropout", d) for d in (0.9, 0.001))
+    seeds = int(re.search(r"0.9: (\d+) seeds show it", large)[1])  # type: ignore[index]
+    assert 2 <= seeds <= 3
+    assert "no number of seeds" in small
+    shown = re.search(r"3 seeds at hand show (0.\d+) or more", large)
+    assert shown
+    # That is what these very seeds are needed for.
+    words = comparisons.plan_comparison("dropout", float(shown[1]) + 0.001)
+    assert int(re.search(r": (\d+) seeds show it", words)[1]) <= 3  # type: ignore[index]
+    for difference in (0.0, 1.5):
+        with pytest.raises(InputError, match="--difference"):
+            comparisons.plan_comparison("dropout", difference)
+    with pytest.raises(InputError, match="did you mean dropout"):
+        comparisons.plan_comparison("dropot", 0.1)

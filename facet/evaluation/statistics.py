@@ -196,15 +196,9 @@ def compare_runs(
     of the items in one split nor that of overlapping training parts: None where no number
     suffices, where the difference is 0, and with one seed.
     """
-    _check_pairs(baseline, candidate, true, groups, metric, n_train)
-    strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
-    cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]
-    runs = zip(baseline, candidate, true, strict=True)
-    right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in runs]
-    means = np.stack([_linearise(r, c)[0] for r, c in zip(right, cells, strict=True)])
-    items = [r[1] - r[0] for r in right]
-    spread_of_difference, covers = _variance(items, true, groups, cells, n_train)
-
+    means, spread_of_difference, covers = _measure_pairs(
+        baseline, candidate, true, groups, metric, n_train
+    )
     per_seed = means[:, 1] - means[:, 0]
     difference = float(per_seed.mean())
     found = Comparison(
@@ -235,6 +229,85 @@ def compare_runs(
         verdict=shown,
         seeds_needed=_seeds_needed(spread_of_difference, abs(difference)),
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What more seeds would show; `seeds` is None where no number up to 1000 suffices."""
+
+    seeds: int | None
+    smallest: float
+    """The smallest difference that the seeds at hand show four times in five."""
+    covers: str
+
+
+def plan_seeds(
+    baseline: Sequence[Ints],
+    candidate: Sequence[Ints],
+    true: Sequence[Ints],
+    groups: Sequence[Strings],
+    metric: Metric,
+    n_train: int,
+    difference: float,
+) -> Plan | None:
+    """How many seeds show a true `difference`, > 0, with 80 % power; None where that is not known.
+
+    The other arguments are as `compare_runs` takes them: runs made so far, from which the variances
+    are taken. They tell what varies, not what differs, so that a plan may be made from them.
+    """
+    _, spread, covers = _measure_pairs(baseline, candidate, true, groups, metric, n_train)
+    if spread is None:
+        return None
+    from scipy import optimize
+
+    def lacks_power(distance: float) -> float:
+        return POWER - _power(spread, len(true), distance)
+
+    smallest = 1.0 if lacks_power(1) > 0 else float(optimize.brentq(lacks_power, 1e-9, 1))
+    return Plan(_seeds_needed(spread, difference), smallest, covers)
+
+
+def _measure_pairs(
+    baseline: Sequence[Ints],
+    candidate: Sequence[Ints],
+    true: Sequence[Ints],
+    groups: Sequence[Strings],
+    metric: Metric,
+    n_train: int,
+) -> "tuple[Floats, _CrossedVariance | _SplitVariance | None, str]":
+    """Both metrics of each seed (seeds, 2), what varies in their difference, and in words."""
+    _check_pairs(baseline, candidate, true, groups, metric, n_train)
+    strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
+    cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]
+    runs = zip(baseline, candidate, true, strict=True)
+    right = [np.stack([b == t, c == t]).astype(np.float64) for b, c, t in runs]
+    means = np.stack([_linearise(r, c)[0] for r, c in zip(right, cells, strict=True)])
+    items = [r[1] - r[0] for r in right]
+    return means, *_variance(items, true, groups, cells, n_train)
+
+
+class AdjustedPValues(NamedTuple):
+    """p-values of several comparisons, each as high as the others make it."""
+
+    holm: list[float]
+    benjamini_hochberg: list[float]
+
+
+def adjust_p_values(p_values: Sequence[float]) -> AdjustedPValues:
+    """p-values of comparisons that are made together, adjusted for how many they are.
+
+    Those below 0.05 may be claimed together: by Holm (1979) with a chance of at most 5 % that any
+    of the claims is false, however the comparisons depend on each other; by Benjamini & Hochberg
+    (1995) such that in the mean at most 5 % of the claims are false, if the comparisons are
+    independent or depend positively.
+    """
+    order = np.argsort(p_values, kind="stable")
+    ranked, rank = np.asarray(p_values, np.float64)[order], np.arange(len(p_values))
+    holm = np.maximum.accumulate(ranked * rank[::-1] + ranked)
+    share = np.minimum.accumulate((ranked * len(rank) / (rank + 1))[::-1])[::-1]
+    adjusted = np.minimum(np.stack([holm, share]), 1)
+    adjusted[:, order] = adjusted.copy()
+    return AdjustedPValues(*adjusted.tolist())
 
 
 class _CrossedVariance(NamedTuple):
@@ -388,21 +461,26 @@ def _p_value(spread_of_difference: _CrossedVariance | _SplitVariance, distance: 
 def _seeds_needed(
     spread_of_difference: _CrossedVariance | _SplitVariance, distance: float
 ) -> int | None:
-    """The least number of seeds with 80 % power (noncentral t), as `compare_runs` says."""
-
-    from scipy import stats  # not above: see `exceeds_training`
-
-    def enough(seeds: int) -> bool:
-        planned = spread_of_difference.with_seeds(seeds)
-        variance, degrees_of_freedom = planned.error()
-        far, shown = distance / np.sqrt(variance), planned.half_width(LEVEL) / np.sqrt(variance)
-        return bool(stats.nct.sf(shown, degrees_of_freedom, np.minimum(far, 40)) >= POWER)
-
+    """The least number of seeds with 80 % power, as `compare_runs` says."""
     if distance == 0:
         return None
     numbers = range(2, MOST_SEEDS + 1)
-    found = bisect_left(numbers, True, key=enough)
+    found = bisect_left(
+        numbers, True, key=lambda n: _power(spread_of_difference, n, distance) >= POWER
+    )
     return numbers[found] if found < len(numbers) else None
+
+
+def _power(
+    spread_of_difference: _CrossedVariance | _SplitVariance, seeds: int, distance: float
+) -> float:
+    """The chance that so many seeds show a true difference (noncentral t)."""
+    from scipy import stats  # not above: see `exceeds_training`
+
+    planned = spread_of_difference.with_seeds(seeds)
+    variance, degrees_of_freedom = planned.error()
+    far, shown = distance / np.sqrt(variance), planned.half_width(LEVEL) / np.sqrt(variance)
+    return float(stats.nct.sf(shown, degrees_of_freedom, np.minimum(far, 40)))
 
 
 class _ItemCells(NamedTuple):

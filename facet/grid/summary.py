@@ -5,6 +5,7 @@ from pathlib import Path
 
 from facet.base.names import COMPARISONS_FILE, METRICS, RUNS_TABLE
 from facet.base.storage import read_csv, read_json
+from facet.comparisons import describe_together
 
 
 def format_summary() -> str:
@@ -36,7 +37,8 @@ def format_summary() -> str:
             f"{name}: {c['candidate']} against {c['baseline']}, {c['head']} "
             f"{c['metric']}{amount}: {c['verdict']}"
         )
-    return "\n".join([*lines, *format_warnings()])
+    together = describe_together(read_json(COMPARISONS_FILE))
+    return "\n".join([*lines, *filter(None, [together]), *format_warnings()])
 
 
 def format_warnings() -> list[str]:

@@ -131,6 +131,11 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
         why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
         card.verdict = "no claim"
         card.sentence = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
+    if c["verdict"] != "no difference shown" and c.get("holm", 0.0) >= 0.05:
+        card.remarks.append(
+            "This verdict stands for itself. Among all comparisons of this page it is no claim: "
+            f"Holm's adjusted p is {c['holm']:.2f}."
+        )
     if not (rows["verdict"] == "above chance").any():
         card.remarks.append(
             "Not one of these runs is above chance: neither network has learnt this head, and "
@@ -631,6 +636,7 @@ def render_page(changed: set[str]) -> str:
         plot=number,
         charts=drawn,
         verdicts=verdicts,
+        together=comparisons.describe_together(results.comparisons),
         unlearnt=find_unlearnt(results),
         unjudged=[c for c in results.parameters.comparisons if c not in results.comparisons],
         warnings=group_warnings(results),

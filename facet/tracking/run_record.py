@@ -168,12 +168,14 @@ def record_comparisons() -> RunRecord:
         "difference",
         "ci95",
         "p_value",
+        "holm",
+        "benjamini_hochberg",
         "verdict",
         "seeds_needed",
         "covers",
     )
     cells = [
-        [name, *(c[k] if k != "ci95" else format_interval(c[k]) for k in keys)]
+        [name, *(c.get(k) if k != "ci95" else format_interval(c[k]) for k in keys)]
         for name, c in verdicts.items()
     ]
     table = [[parse_cell(v) for v in row.values()] for row in runs]
@@ -190,8 +192,8 @@ def record_comparisons() -> RunRecord:
         summary={
             f"{name}/{k}": c[k]
             for name, c in verdicts.items()
-            for k in ("difference", "verdict", "p_value", "seeds_needed")
-            if c[k] is not None
+            for k in ("difference", "verdict", "p_value", "holm", "seeds_needed")
+            if c.get(k) is not None
         },
     )
 

@@ -630,3 +630,19 @@ def test_seeds_needed_do_what_they_promise() -> None:
         scores = regime.draw(np.random.default_rng(13), RUNS, seeds)
         found, half = judge(regime, metric, scores, effect)
         assert least <= np.mean(found > half) <= most
+
+
+# --- several comparisons at once -----------------------------------------------------------------
+
+
+@given(st.lists(st.floats(1e-15, 1), min_size=1, max_size=30))
+def test_adjusted_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    found = statistics.adjust_p_values(p_values)
+    assert found.holm == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert found.benjamini_hochberg == pytest.approx(multipletests(p_values, method="fdr_bh")[1])
+
+
+def test_no_p_values_are_no_adjusted_ones() -> None:
+    assert statistics.adjust_p_values([]) == ([], [])
