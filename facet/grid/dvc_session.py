@@ -1,9 +1,11 @@
 """DVC in this process: its lock, its status, its stages, with what it says in a log."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ from facet.launch import TIMINGS_VARIABLE
 def changed_stages() -> set[str]:
     """The stages whose inputs, parameters or outputs are not what dvc.lock says."""
     mend_lock()
+    mend_running()
     try:
         with Repo() as repo:
             return set(repo.status())
@@ -44,6 +47,20 @@ def mend_lock() -> None:
     with atomic_write(LOCK_FILE) as aside:
         aside.write_bytes(committed or b"schema: '2.0'\nstages: {}\n")
     print(f"{LOCK_FILE}: was not whole; the last commit's is in its place")
+
+
+def mend_running() -> None:
+    """Remove DVC's list of the files in use where it is not whole: DVC was killed writing it."""
+    place = Path(".dvc/tmp/rwlock")
+    for wait in (0.2, 0.0):  # another DVC may be writing it
+        try:
+            json.loads(place.read_bytes())
+            return
+        except FileNotFoundError:
+            return
+        except ValueError:
+            time.sleep(wait)
+    place.unlink(missing_ok=True)
 
 
 def read_lock(lock: Path) -> dict[str, Any]:
@@ -73,6 +90,7 @@ def open_dvc(log: Path) -> Iterator[Session]:
     In this process, since starting DVC's own takes longer than what it has to do for a run. Where
     DVC refuses, that is said, and the session's status is 1.
     """
+    mend_running()
     log.unlink(missing_ok=True)
     timings = log.with_suffix(".timings").absolute()
     timings.unlink(missing_ok=True)

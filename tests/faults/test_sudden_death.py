@@ -164,6 +164,16 @@ def test_a_lock_cut_off_is_mended(made: Project, monkeypatch: pytest.MonkeyPatch
     assert read_result(made) == expected
 
 
+@pytest.mark.parametrize("half", ["", '{"write": {"a": ', "\0\0"])
+def test_a_list_of_files_in_use_cut_off_is_mended(made: Project, half: str) -> None:
+    expected = read_result(made)
+    (made.folder / ".dvc/tmp/rwlock").write_text(half)
+    (made.folder / "params.yaml").touch()
+    shutil.rmtree(made.folder / "data/runs")
+    made.run(*REPRO)
+    assert read_result(made) == expected
+
+
 def test_a_worktree_killed_in_the_making_is_laid_again(made: Project) -> None:
     code = (
         "import sys; from pathlib import Path; from facet.grid.worktree import sync_worktree;"
