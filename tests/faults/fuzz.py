@@ -94,7 +94,7 @@ def read_table(content: bytes, folder: Path) -> None:
 TABLE: dict[str, Any] = {
     "source": "embedded",
     "size": None,
-    "read": {},
+    "read": {"keep": ["size"]},
     "heads": {"kind": {"column": "kind"}},
     "group": {},
     "split": {"by": "random"},
@@ -158,6 +158,25 @@ def read_model(content: bytes, folder: Path) -> None:
     read_description(folder)
 
 
+MODEL: dict[str, Any] = {
+    "dataset": "d",
+    "split": {"by": "random", "seed": 0, "test": 0.2, "validation": 0.2},
+    "augment": {
+        **{"copies": 1, "seed": 0, "rotate": 0.0, "translate": 0.0, "zoom": 0.0},
+        "flip": {"probability": 0.5, "swap": {"pose": ["a", "b"]}},
+    },
+    "heads": {"pose": ["a", "b"]},
+    "identity": "78358c5d3895d33a",
+    "declared": {},
+    "experiment": "a",
+    "seed": 0,
+    "epochs": 1,
+    "wandb": {"id": "a-0"},
+    "parameters": 5,
+    "multiply_adds": 5,
+}
+
+
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "array": read_array,
     "stored_arrays": read_stored_arrays,
@@ -186,6 +205,9 @@ def make_seeds(target: str) -> Iterator[bytes]:
     if target == "array":
         yield from (x, y, text, test_archives.as_npy(np.zeros((0, 3), "float32")))
     elif target in ("npz", "stored_arrays"):
+        if target == "stored_arrays":  # not packed
+            pairs = (("x.npy", x), ("y.npy", text))
+            yield test_archives.make_zip(*pairs, method=zipfile.ZIP_STORED)
         yield from (test_archives.pair(x, y), test_archives.pair(x, text))
         yield from (content for _, content, _ in test_archives.BAD_ARRAYS)
     elif target == "members":
@@ -207,13 +229,18 @@ def make_seeds(target: str) -> Iterator[bytes]:
         yield Path("params.yaml").read_bytes()
         yield from (t.encode() for t, _ in test_params.FILES.values() if len(t) < 3000)
     elif target in ("zip", "tar"):
+        files = (("x/a.csv", test_archives.CSV), ("b.csv", b"x\n1\n"))
+        if target == "zip":
+            yield test_archives.make_zip(*files)
+        else:
+            for mode in ("w:", "w:gz", "w:bz2", "w:xz"):
+                yield test_archives.make_tar(*((n, c, {}) for n, c in files), mode=mode)
         yield from (c for name, c, _ in test_archives.BAD if f".{target}" in name or "tgz" in name)
     elif target == "model":
         images = {"size": [8, 8], "mode": "L", "operations": [{"crop": [0, 0, 4, 4]}]}
-        table = {"columns": ["a"], "mean": [0.5], "spread": [1.5], "one_hot": {"a": ["x"]}}
-        for how in (images, table):
-            about = {"heads": {"pose": ["a", "b"]}, "input": how, "seed": 0, "dataset": "d"}
-            yield json.dumps(about | {"run": "a-0", "experiment": "a"}).encode()
+        table = {"columns": ["a"], "mean": [0.5], "spread": [1.5], "fill": [0.5]}
+        for how in (images, table, table | {"one_hot": {"a": ["x"]}}):
+            yield json.dumps(MODEL | {"input": how}).encode()
     yield from (path.read_bytes() for path in sorted(SEEDS.glob(f"{target}-*")))
 
 
