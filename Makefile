@@ -103,10 +103,11 @@ prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 	@python -m facet prune
 
 test: $(STAMP)  ## all tests
-	python -m pytest -n 2 --dist worksteal
+	python -m pytest -n 3 --dist worksteal
 
 torture: $(STAMP)  ## kill the grid at 200 random moments, fill its disks; each time it must end as if undisturbed
 	KILLS=200 python -m pytest -x -s tests/faults/test_disk.py tests/faults/test_sudden_death.py
+	KILLS=20 python -m pytest -x -s tests/grid/test_cluster.py -k three_machines
 
 fuzz: $(STAMP)  ## feed all readers mutated files for an hour, or FUZZ_SECONDS=; faults go to tests/faults/seeds
 	python -m tests.faults.fuzz $(FUZZ_SECONDS)
