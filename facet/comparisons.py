@@ -128,9 +128,9 @@ def describe_together(verdicts: Mapping[str, ComparisonResult]) -> str:
         return ", ".join(kept) or "none"
 
     return (
-        f"Of all {len(judged)} comparisons together: with a chance of at most 5 % that any claim "
-        f"is false (Holm): {names('holm')}. So that at most 5 % of the claims are false in the "
-        f"mean (Benjamini-Hochberg): {names('benjamini_hochberg')}."
+        f"Among all {len(judged)} comparisons, {names('holm')} can be claimed with a chance of at "
+        f"most 5 % that any claim is false (Holm), and {names('benjamini_hochberg')} if 5 % of the "
+        "claims may be false in the mean (Benjamini-Hochberg)."
     )
 
 

@@ -223,9 +223,8 @@ def test_comparisons_that_are_made_together_say_what_holds_together() -> None:
     assert verdicts["a"]["holm"] == pytest.approx(0.003)
     assert "holm" not in verdicts["d"]
     words = comparisons.describe_together(verdicts)
-    assert words.startswith("Of all 3 comparisons together: ")
-    assert "any claim is false (Holm): a. " in words
-    assert words.endswith("(Benjamini-Hochberg): a, b, c.")
+    assert words.startswith("Among all 3 comparisons, a can be claimed with")
+    assert "(Holm), and a, b, c if 5 %" in words
     assert comparisons.describe_together({"a": verdict(0.01), "d": verdict(None)}) == ""
 
 
