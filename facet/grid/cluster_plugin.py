@@ -136,15 +136,28 @@ class TargetPlugin(WorkerPlugin):
         self.name, self.url, self.commit, self.environment = name, url, commit, environment
 
     def setup(self, worker: Worker) -> None:
-        """Called when a worker gets it."""
+        """Called when a worker gets it: a first process starts, to be ready for the first target."""
         self.worker = worker
         self.lock = threading.Lock()
         self.idle: list[TargetProcess] = []
         self.busy: list[TargetProcess] = []
+        self.ended = False
+        self.first = threading.Thread(target=self._start_first, daemon=True)
+        self.first.start()
+
+    def _start_first(self) -> None:
+        with contextlib.suppress(Exception):  # the first target says what is wrong
+            process = TargetProcess(self.url, self.commit, self.environment)
+            with self.lock:
+                if not (self.ended or process.unfit):
+                    self.idle.append(process)
+                    return
+            process.end()
 
     def teardown(self, worker: Worker) -> None:
         """Called when the coordinator, or the worker, ends."""
         with self.lock:
+            self.ended = True
             for process in self.idle + self.busy:
                 process.end()
 
@@ -175,6 +188,7 @@ class TargetPlugin(WorkerPlugin):
 
     def _take(self) -> TargetProcess:
         """A process that has nothing to do, made if there is none."""
+        self.first.join()
         with self.lock:
             while self.idle:
                 process = self.idle.pop()

@@ -28,7 +28,7 @@ from facet.base.names import COSTS, LOCK_FILE, MANIFESTS, PACKAGES_FILE
 from facet.base.processor import why_other_bytes
 from facet.errors import InputError
 from facet.grid.dvc_session import open_dvc, reproduce_stages, write_lock
-from facet.grid.remote_store import find_inputs, has_outputs, pull_stage, push_stages
+from facet.grid.remote_store import find_inputs, has_outputs, pull_stages, push_stages
 from facet.grid.stage_server import StageServer
 from facet.grid.worktree import LOGS, PROGRESS
 from facet.launch import PROGRESS_VARIABLE
@@ -88,7 +88,7 @@ def pull_once(repo: Repo, stage: Any) -> None:
     if not has_outputs(stage):
         with (MACHINE / "pull.lock").open("w") as pulling:
             fcntl.flock(pulling, fcntl.LOCK_EX)
-            pull_stage(repo, stage)
+            pull_stages(repo, [stage])
 
 
 def make_target(store: Repo, request: dict[str, Any]) -> dict[str, Any]:

@@ -54,15 +54,21 @@ def push_stages(repo: Repo, stages: Iterable[Any]) -> None:
     _try_remote(f"pushing {', '.join(s.addressing for s in stages)}", push)
 
 
-def pull_stage(repo: Repo, stage: Any) -> None:
-    """Bring the outputs of a stage, as dvc.lock has them, into the cache and their places."""
+def pull_stages(repo: Repo, stages: list[Any]) -> None:
+    """Bring the outputs of stages, as dvc.lock has them, into the cache and their places."""
 
     def pull() -> None:
-        objects = {o for some in stage.get_used_objs().values() for o in some}
-        repo.cloud.pull(objects, odb=_open_remote(repo))
-        stage.checkout(force=True)
+        remote = _open_remote(repo)
+        # The lists of folders first, all at once: DVC would fetch them one after the other.
+        listed = {out.hash_info for stage in stages for out in stage.outs if out.hash_info}
+        repo.cloud.pull(listed, odb=remote)
+        objects = {o for s in stages for some in s.get_used_objs().values() for o in some}
+        repo.cloud.pull(objects, odb=remote)
+        for stage in stages:
+            stage.checkout(force=True)
 
-    _try_remote(f"pulling {stage.addressing}", pull)
+    if stages:
+        _try_remote(f"pulling {', '.join(s.addressing for s in stages[:3])}", pull)
 
 
 def has_outputs(stage: Any) -> bool:

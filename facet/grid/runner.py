@@ -46,7 +46,7 @@ from facet.grid.plan import (
 )
 from facet.grid.pool import prepare_workers, run_plan
 from facet.grid.progress import Progress, read_timings
-from facet.grid.remote_store import has_outputs, pull_stage
+from facet.grid.remote_store import has_outputs, pull_stages
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error
 from facet.grid.worktree import LOGS
@@ -309,11 +309,11 @@ def close_grid(
     # Under one lock DVC reads dvc.yaml and dvc.lock once for all three.
     with open_dvc(log) as session, lock_repo(session.repo):
         for stage in session.repo.index.stages:
-            if pulled:
-                if stage.addressing in pulled and not has_outputs(stage):
-                    pull_stage(session.repo, stage)
-            elif stage.addressing in merged:
+            if stage.addressing in merged and not pulled:
                 stage.checkout(force=True)
+        if pulled:
+            there = (s for s in session.repo.index.stages if s.addressing in pulled)
+            pull_stages(session.repo, [s for s in there if not has_outputs(s)])
         if targets is not None:
             session.repo.reproduce(targets, allow_missing=bool(pulled))
         if after:
