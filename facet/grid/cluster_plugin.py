@@ -136,7 +136,7 @@ class TargetPlugin(WorkerPlugin):
         self.name, self.url, self.commit, self.environment = name, url, commit, environment
 
     def setup(self, worker: Worker) -> None:
-        """Called when a worker gets it: a first process starts, to be ready for the first target."""
+        """Called when a worker gets it: a first process starts, ready for the first target."""
         self.worker = worker
         self.lock = threading.Lock()
         self.idle: list[TargetProcess] = []
