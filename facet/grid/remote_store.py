@@ -33,7 +33,8 @@ def _open_remote(repo: Repo) -> Any:
     """The default remote, of which DVC remembers nothing.
 
     DVC notes each folder that it pushed, and asks the remote for all of them each time: 260
-    requests a run where 12 runs had been pushed. And what a remote has lost it takes for there.
+    requests a run, five times as many, where 12 runs had been pushed. And what a remote has lost
+    it takes for there.
     """
     remote = repo.cloud.get_remote_odb()
     get_index(remote).clear()
