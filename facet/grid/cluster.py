@@ -50,6 +50,8 @@ PATIENCE = 300.0  # seconds for which a scheduler that was lost is looked for
 LOOK = 0.25  # seconds between two looks at how far the targets are
 # What a worker is given of this process's environment: how W&B is used, but no key.
 PASSED_ON = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
+# Where runs note what is no output: nothing else is taken from a worker.
+NOTED = ("wandb/", "metrics/costs/", "metrics/manifests/")
 # Resources that a worker may declare: `dask worker --resources "MEMORY=16e9 GPU=1"`.
 MEMORY, GPU = "MEMORY", "GPU"
 
@@ -119,6 +121,11 @@ class Cluster:
             )
         self.commit = run_git("rev-parse", "HEAD").strip()
         self.url = run_git("remote", "get-url", "origin").strip()
+        if urllib.parse.urlsplit(self.url).password:
+            raise InputError(
+                "--cluster: the address of origin holds a password, which would go to all "
+                "machines; take it out (git remote set-url origin URL) and use a credential helper"
+            )
         if self.url.startswith((".", "/")):
             self.url = str(Path(self.url).resolve())
         run_git("fetch", "--quiet", "origin")
@@ -189,7 +196,8 @@ def open_client(cluster: Cluster, events: queue.SimpleQueue[Any]) -> Iterator[tu
 def unpack_notes(notes: str, root: Path) -> None:
     """Put what a run noted on its machine (`pack_notes`) where it would be had it run here."""
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(notes))) as archive:
-        archive.extractall(root, filter="data")
+        members = [m for m in archive if m.name.startswith(NOTED)]
+        archive.extractall(root, members, filter="data")
 
 
 class ClusterRun:

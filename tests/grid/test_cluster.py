@@ -4,8 +4,10 @@ repository, an S3 server; each machine has folders of its own.
 KILLS says how many times a machine is killed: `make torture` has more.
 """
 
+import base64
 import contextlib
 import csv
+import io
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ import trustme
 import yaml
 from moto.server import ThreadedMotoServer
 
+from facet.grid.cluster import unpack_notes
 from tests.helpers import Project, wait_for_end, wait_until
 
 KILLS = int(os.environ.get("KILLS", "1"))
@@ -399,6 +403,16 @@ def test_tls_and_certificates(
         machines.stop()
 
 
+def test_nothing_but_notes_is_taken_from_a_worker(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in ("metrics/costs/a-0.json", "facet/cli.py", "../out", "wandb/run-1/x"):
+            archive.addfile(tarfile.TarInfo(name))
+    unpack_notes(base64.b64encode(packed.getvalue()).decode(), tmp_path / "project")
+    found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {"project/metrics/costs/a-0.json", "project/wandb/run-1/x"}
+
+
 def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: Path) -> None:
     shared_things.set_seeds(60)
     clone = shared_things.clone(tmp_path / "clone")
@@ -421,6 +435,10 @@ def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: P
     clone.run("git", "add", "-A")
     clone.run("git", *COMMIT, "mine")
     assert "is not on origin: git push" in refusal()
+    clone.run("git", "remote", "set-url", "origin", "https://me:secret@192.0.2.1/x.git")
+    assert "the address of origin holds a password" in (line := refusal())
+    assert "secret" not in line
+    clone.run("git", "remote", "set-url", "origin", str(shared_things.origin))
     clone.run("git", "reset", "--quiet", "--hard", "HEAD~1")
     (clone.folder / ".dvc/config").write_text("")
     clone.run("git", *COMMIT, "none", "--all")
