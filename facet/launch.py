@@ -6,6 +6,7 @@ import ctypes
 import inspect
 import json
 import os
+import re
 import runpy
 import signal
 import socket
@@ -164,6 +165,10 @@ def errors_in_a_line(name: str) -> Iterator[None]:
         _fail(name, OUT_OF_MEMORY)
     except ImportError as e:
         if not any(reason in str(e) for reason in ("map segment", "allocate memory")):
+            raise
+        _fail(name, OUT_OF_MEMORY)
+    except SystemError as e:  # as Python's own import ends where memory does
+        if not re.search("without (setting an exception|exception set)", str(e)):
             raise
         _fail(name, OUT_OF_MEMORY)
     except OSError as e:
