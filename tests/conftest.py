@@ -27,6 +27,8 @@ hypothesis.settings.load_profile("facet")
 # Files whose tests take tens of seconds each. They begin first, so that no worker is left alone
 # with them at the end.
 SLOW_FILES = (
+    "test_cluster.py",
+    "test_emulation.py",
     "test_pipeline.py",
     "test_comment.py",
     "test_sudden_death.py",
