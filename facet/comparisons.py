@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -111,25 +111,25 @@ def curve_rows(m: RunMetrics, history: list[dict[str, str]]) -> list[CurveRow]:
 
 def adjust_verdicts(verdicts: dict[str, ComparisonResult]) -> None:
     """Add to comparisons that are made together what each is worth among the others."""
-    judged = {n: v["p_value"] for n, v in verdicts.items() if v["p_value"] is not None}
-    adjusted = statistics.adjust_p_values(list(judged.values()))
-    for name, holm, rate in zip(judged, *adjusted, strict=True):
+    p_values = {n: v["p_value"] for n, v in verdicts.items() if v["p_value"] is not None}
+    adjusted = statistics.adjust_p_values(list(p_values.values()))
+    for name, holm, rate in zip(p_values, *adjusted, strict=True):
         verdicts[name]["holm"], verdicts[name]["benjamini_hochberg"] = holm, rate
 
 
 def describe_together(verdicts: Mapping[str, ComparisonResult]) -> str:
     """What may be claimed of all comparisons at once, in words; empty for fewer than two."""
-    judged = {n: v for n, v in verdicts.items() if "holm" in v}
-    if len(judged) < 2:
+    adjusted = {n: v for n, v in verdicts.items() if "holm" in v}
+    if len(adjusted) < 2:
         return ""
 
     def names(key: Literal["holm", "benjamini_hochberg"]) -> str:
-        kept = [name for name, v in judged.items() if v[key] < statistics.LEVEL]
+        kept = [name for name, v in adjusted.items() if v[key] < statistics.LEVEL]
         return ", ".join(kept) or "none"
 
     return (
-        f"Among all {len(judged)} comparisons, {names('holm')} can be claimed with a chance of at "
-        f"most 5 % that any claim is false (Holm), and {names('benjamini_hochberg')} if 5 % of the "
+        f"Among all {len(adjusted)} comparisons, {names('holm')} can be claimed with a chance of "
+        f"at most 5 % that any claim is false (Holm), and {names('benjamini_hochberg')} if 5 % of the "
         "claims may be false in the mean (Benjamini-Hochberg)."
     )
 
@@ -151,18 +151,9 @@ def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
     }
 
 
-class RunPairs(NamedTuple):
-    """Both sides' runs on a head: of each seed an array of test items, class indices or names."""
-
-    baseline: list[np.ndarray]
-    candidate: list[np.ndarray]
-    true: list[np.ndarray]
-    groups: list[np.ndarray]
-
-
-def read_pairs(c: Comparison, name: str, seeds: list[int]) -> RunPairs:
+def read_pairs(c: Comparison, name: str, seeds: list[int]) -> statistics.RunPairs:
     """Both sides' runs. Raises InputError where those of a seed were tested on different items."""
-    found = RunPairs([], [], [], [])
+    found = statistics.RunPairs([], [], [], [])
     for seed in seeds:
         runs = f"{c.baseline}-{seed}", f"{c.candidate}-{seed}"
         ours, theirs = (read_predictions(run, c.head) for run in runs)
@@ -171,9 +162,10 @@ def read_pairs(c: Comparison, name: str, seeds: list[int]) -> RunPairs:
                 f"comparisons.{name}: {runs[0]} and {runs[1]} were tested on different items; "
                 "run `dvc repro`"
             )
-        of_seed = (ours["predicted"], theirs["predicted"], ours["true"], ours["groups"])
-        for several, one in zip(found, of_seed, strict=True):
-            several.append(one)
+        found.baseline.append(ours["predicted"])
+        found.candidate.append(theirs["predicted"])
+        found.true.append(ours["true"])
+        found.groups.append(ours["groups"])
     return found
 
 
@@ -201,7 +193,7 @@ def plan_comparison(name: str, difference: float) -> str:
     if metrics["heads"][c.head]["verdict"] == "not applicable":
         raise InputError(f"comparisons.{name}: {c.head} is not applicable on this split")
     pairs = read_pairs(c, name, seeds)
-    plan = statistics.plan_seeds(*pairs, c.metric, metrics["n_train"], difference)
+    plan = statistics.plan_seeds(pairs, c.metric, metrics["n_train"], difference)
     if plan is None:
         raise InputError(
             f"comparisons.{name}: the test part is a single group, which tells nothing"

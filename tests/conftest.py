@@ -1,10 +1,8 @@
 """Shared fixtures: tiny projects, loopback servers, the real data where they are at hand."""
 
-import copy
 import functools
 import http.server
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -111,19 +109,13 @@ def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def prepared(_prepared: Project, tmp_path: Path) -> Project:
     """A project whose runs can be trained at once; the one with dropout for many short epochs."""
-    project = copy.copy(_prepared)
-    project.folder = tmp_path / "project"
-    project.parameters = copy.deepcopy(_prepared.parameters)
-    shutil.copytree(_prepared.folder, project.folder)
-    return project
+    return _prepared.copy_to(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
 def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project whose runs are trained, evaluated and compared, W&B recording offline."""
-    project = copy.copy(_prepared)
-    project.folder = tmp_path_factory.mktemp("tracked") / "project"
-    shutil.copytree(_prepared.folder, project.folder)
+    project = _prepared.copy_to(tmp_path_factory.mktemp("tracked") / "project")
     home = str(project.folder.parent / "home")
     for stage in (
         "train plain-0",
@@ -140,7 +132,4 @@ def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 @pytest.fixture
 def tracked(_tracked: Project, tmp_path: Path) -> Project:
-    project = copy.copy(_tracked)
-    project.folder = tmp_path / "project"
-    shutil.copytree(_tracked.folder, project.folder, symlinks=True)
-    return project
+    return _tracked.copy_to(tmp_path / "project")

@@ -1,6 +1,7 @@
 """Projects, data and processes that several tests make."""
 
 import contextlib
+import copy
 import http.server
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import psutil
@@ -223,6 +224,15 @@ class Project:
         self.write()
         for words in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -qm start"):
             self.run("git", *words.split())
+
+    def copy_to(self, folder: Path) -> Self:
+        """The same project once more, in `folder`; its files may be changed."""
+        other = copy.copy(self)
+        other.folder, other.parameters = folder, copy.deepcopy(self.parameters)
+        shutil.copytree(self.folder, folder, symlinks=True)
+        shutil.rmtree(folder / ".workers", ignore_errors=True)
+        other.run("git", "worktree", "prune")
+        return other
 
     def write(self) -> None:
         text = yaml.safe_dump(self.parameters, sort_keys=False)

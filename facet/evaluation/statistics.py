@@ -47,6 +47,18 @@ class Comparison:
     per_seed: list[float]
 
 
+class RunPairs(NamedTuple):
+    """Both sides' runs on a head: for each seed an array of its n test items.
+
+    `baseline`, `candidate`, `true`: int64 (n,) class indices; `groups`: str (n,).
+    """
+
+    baseline: list[Ints]
+    candidate: list[Ints]
+    true: list[Ints]
+    groups: list[Strings]
+
+
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """95 % interval for an accuracy of `correct` out of `n` independent items (Wilson 1927)."""
     _check_counts(correct, n)
@@ -196,9 +208,8 @@ def compare_runs(
     of the items in one split nor that of overlapping training parts: None where no number
     suffices, where the difference is 0, and with one seed.
     """
-    means, spread_of_difference, covers = _measure_pairs(
-        baseline, candidate, true, groups, metric, n_train
-    )
+    pairs = RunPairs(list(baseline), list(candidate), list(true), list(groups))
+    means, spread_of_difference, covers = _measure_pairs(pairs, metric, n_train)
     per_seed = means[:, 1] - means[:, 0]
     difference = float(per_seed.mean())
     found = Comparison(
@@ -241,41 +252,29 @@ class Plan:
     covers: str
 
 
-def plan_seeds(
-    baseline: Sequence[Ints],
-    candidate: Sequence[Ints],
-    true: Sequence[Ints],
-    groups: Sequence[Strings],
-    metric: Metric,
-    n_train: int,
-    difference: float,
-) -> Plan | None:
+def plan_seeds(pairs: RunPairs, metric: Metric, n_train: int, difference: float) -> Plan | None:
     """How many seeds show a true `difference`, > 0, with 80 % power; None where that is not known.
 
-    The other arguments are as `compare_runs` takes them: runs made so far, from which the variances
-    are taken. They tell what varies, not what differs, so that a plan may be made from them.
+    The `pairs` were made so far; the variances are theirs. They tell what varies, not what differs,
+    so that a plan may be made from them. `metric` and `n_train` are as `compare_runs` takes them.
     """
-    _, spread, covers = _measure_pairs(baseline, candidate, true, groups, metric, n_train)
+    _, spread, covers = _measure_pairs(pairs, metric, n_train)
     if spread is None:
         return None
     from scipy import optimize
 
     def lacks_power(distance: float) -> float:
-        return POWER - _power(spread, len(true), distance)
+        return POWER - _power(spread, len(pairs.true), distance)
 
     smallest = 1.0 if lacks_power(1) > 0 else float(optimize.brentq(lacks_power, 1e-9, 1))
     return Plan(_seeds_needed(spread, difference), smallest, covers)
 
 
 def _measure_pairs(
-    baseline: Sequence[Ints],
-    candidate: Sequence[Ints],
-    true: Sequence[Ints],
-    groups: Sequence[Strings],
-    metric: Metric,
-    n_train: int,
+    pairs: RunPairs, metric: Metric, n_train: int
 ) -> "tuple[Floats, _CrossedVariance | _SplitVariance | None, str]":
     """Both metrics of each seed (seeds, 2), what varies in their difference, and in words."""
+    baseline, candidate, true, groups = pairs
     _check_pairs(baseline, candidate, true, groups, metric, n_train)
     strata = [t if metric == MAIN_METRIC else np.zeros_like(t) for t in true]
     cells = [_sort_into_cells(s, g) for s, g in zip(strata, groups, strict=True)]

@@ -42,6 +42,7 @@ from facet.base.names import (
 )
 from facet.base.prepared import StoredData, select_split
 from facet.base.storage import atomic_write, md5, read_csv
+from facet.evaluation.statistics import LEVEL
 from facet.formats import ComparisonResult, StageTiming
 from facet.report import charts
 from facet.report.charts import Chart
@@ -131,7 +132,7 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
         why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
         card.verdict = "no claim"
         card.sentence = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
-    if c["verdict"] != "no difference shown" and c.get("holm", 0.0) >= 0.05:
+    if c["verdict"] != "no difference shown" and c.get("holm", 0.0) >= LEVEL:
         card.remarks.append(
             "This verdict stands for itself. Among all comparisons of this page it is no claim: "
             f"Holm's adjusted p is {c['holm']:.2f}."

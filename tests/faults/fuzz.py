@@ -86,20 +86,10 @@ def read_table(content: bytes, folder: Path) -> None:
     from facet.base.config import Dataset
     from facet.datasets.normalisation import normalise
     from facet.datasets.tables import read_tables
+    from tests.faults.test_tables import SPEC
 
     (folder / "a.csv").write_bytes(content)
-    normalise(read_tables([folder / "a.csv"]), "t", Dataset.model_validate(TABLE))
-
-
-TABLE: dict[str, Any] = {
-    "source": "embedded",
-    "size": None,
-    "read": {"keep": ["size"]},
-    "heads": {"kind": {"column": "kind"}},
-    "group": {},
-    "split": {"by": "random"},
-    "augment": {},
-}
+    normalise(read_tables([folder / "a.csv"]), "t", Dataset.model_validate(SPEC))
 
 
 def read_list(content: bytes, folder: Path) -> None:

@@ -5,7 +5,6 @@ Linux's small file systems in memory are mounted; where that is not allowed the 
 """
 
 import contextlib
-import copy
 import os
 import shutil
 import subprocess
@@ -74,12 +73,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def made(whole: Project, tmp_path: Path) -> Project:
-    project = copy.copy(whole)
-    project.folder = tmp_path / "project"
-    shutil.copytree(whole.folder, project.folder, symlinks=True)
-    shutil.rmtree(project.folder / ".workers")
-    project.run("git", "worktree", "prune")
-    return project
+    return whole.copy_to(tmp_path / "project")
 
 
 def read_hashes(project: Project) -> dict[str, str]:

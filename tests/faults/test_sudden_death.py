@@ -3,7 +3,6 @@
 KILLS says how many times the grid is killed: `make torture` has 200.
 """
 
-import copy
 import csv
 import json
 import os
@@ -90,13 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> MadeProject:
 @pytest.fixture
 def made(whole: Project, tmp_path: Path) -> Project:
     """A copy of it; the folder's name is plain, since links in it lead to the copied one."""
-    project = copy.copy(whole)
-    project.folder = tmp_path / "project"
-    project.parameters = copy.deepcopy(whole.parameters)
-    shutil.copytree(whole.folder, project.folder, symlinks=True)
-    shutil.rmtree(project.folder / ".workers", ignore_errors=True)
-    project.run("git", "worktree", "prune")
-    return project
+    return whole.copy_to(tmp_path / "project")
 
 
 def kill_tree(process: subprocess.Popen[str], how: str) -> None:
