@@ -128,9 +128,10 @@ def describe_together(verdicts: Mapping[str, ComparisonResult]) -> str:
         return ", ".join(kept) or "none"
 
     return (
-        f"Among all {len(adjusted)} comparisons, {names('holm')} can be claimed with a chance of "
-        f"at most 5 % that any claim is false (Holm), and {names('benjamini_hochberg')} if 5 % of the "
-        "claims may be false in the mean (Benjamini-Hochberg)."
+        f"Among all {len(adjusted)} comparisons, {names('holm')} can be claimed with a "
+        "chance of at most 5 % that any claim is false (Holm), and "
+        f"{names('benjamini_hochberg')} if 5 % of the claims may be false in the mean "
+        "(Benjamini-Hochberg)."
     )
 
 
