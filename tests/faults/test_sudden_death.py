@@ -164,6 +164,18 @@ def test_a_lock_cut_off_is_mended(made: Project, monkeypatch: pytest.MonkeyPatch
     assert read_result(made) == expected
 
 
+@pytest.mark.parametrize(("how", "status"), [("term", 143), ("int", 130), ("kill", -9)])
+def test_a_grid_ends_in_order_and_in_silence(made: Project, how: str, status: int) -> None:
+    shutil.rmtree(made.folder / "data/runs")
+    made.parameters["experiments"]["plain"] |= {"epochs": 300}
+    made.write()
+    process = begin(made, *REPRO)
+    wait_until(lambda: "plain-0 begins" in read_output(made), "a run's start")
+    kill_tree(process, how)
+    assert process.returncode == status
+    assert read_output(made).splitlines()[-1].endswith(" begins")
+
+
 @pytest.mark.timeout(900 + 60 * KILLS)
 def test_a_worktree_killed_in_the_making_is_laid_again(made: Project) -> None:
     code = (
