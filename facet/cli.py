@@ -177,6 +177,16 @@ def plan(
     print(plan_comparison(comparison, difference))
 
 
+@app.command(epilog="Example: facet ensemble digits_conv")
+def ensemble(
+    experiment: Annotated[str, typer.Argument(help="an experiment of params.yaml")],
+) -> None:
+    """Print how the runs of an experiment, one for each seed, do if they answer together."""
+    from facet.comparisons import describe_ensemble
+
+    print(describe_ensemble(experiment))
+
+
 @app.command(epilog="Example: facet comment origin/main")
 def comment(
     base: Annotated[str, typer.Argument(help="the commit or branch that HEAD is to go onto")],

@@ -152,6 +152,21 @@ def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
     }
 
 
+def read_runs(experiment: str, head: str, seeds: list[int]) -> statistics.Runs:
+    """One side's runs."""
+    found = [read_predictions(f"{experiment}-{seed}", head) for seed in seeds]
+    return statistics.Runs(*([one[k] for one in found] for k in ("predicted", "true", "groups")))
+
+
+def read_sides(
+    c: Comparison, name: str, seeds: list[int], metrics: list[StoredMetrics]
+) -> statistics.RunPairs | statistics.SplitRuns:
+    """Both sides' runs; `metrics` are one of each side's."""
+    if metrics[0]["dataset"] == metrics[1]["dataset"]:
+        return read_pairs(c, name, seeds)
+    return statistics.SplitRuns(*(read_runs(e, c.head, seeds) for e in (c.baseline, c.candidate)))
+
+
 def read_pairs(c: Comparison, name: str, seeds: list[int]) -> statistics.RunPairs:
     """Both sides' runs. Raises InputError where those of a seed were tested on different items."""
     found = statistics.RunPairs([], [], [], [])
@@ -190,11 +205,11 @@ def plan_comparison(name: str, difference: float) -> str:
             f"comparisons.{name}: {len(seeds)} pairs of runs are here, and two tell how much luck "
             f"there is: make repro RUN={c.baseline},{c.candidate}, or dvc pull"
         )
-    metrics = read_metrics(f"{c.baseline}-{seeds[0]}")
-    if metrics["heads"][c.head]["verdict"] == "not applicable":
+    metrics = [read_metrics(f"{e}-{seeds[0]}") for e in (c.baseline, c.candidate)]
+    if any(m["heads"][c.head]["verdict"] == "not applicable" for m in metrics):
         raise InputError(f"comparisons.{name}: {c.head} is not applicable on this split")
-    pairs = read_pairs(c, name, seeds)
-    plan = statistics.plan_seeds(pairs, c.metric, metrics["n_train"], difference)
+    sides = read_sides(c, name, seeds, metrics)
+    plan = statistics.plan_seeds(sides, c.metric, metrics[0]["n_train"], difference)
     if plan is None:
         raise InputError(
             f"comparisons.{name}: the test part is a single group, which tells nothing"
@@ -215,10 +230,51 @@ def plan_comparison(name: str, difference: float) -> str:
     )
 
 
+def describe_ensemble(experiment: str) -> str:
+    """How an experiment's runs do together, in words: each class's probability is their mean.
+
+    Of the runs that are here. Raises InputError where they are fewer than two, params.yaml has no
+    such experiment, or each has a test part of its own.
+    """
+    parameters = check_params(read_params())
+    if experiment not in parameters.experiments:
+        hint = suggest(experiment, parameters.experiments)
+        raise InputError(f"{PARAMS_FILE}: no experiment named {experiment}{hint}")
+    folders = [Path(RUN.format(f"{experiment}-{seed}")) for seed in parameters.seeds]
+    stored = [load_arrays(f / PREDICTIONS_FILE) for f in folders if (f / PREDICTIONS_FILE).exists()]
+    if len(stored) < 2:
+        raise InputError(
+            f"{experiment}: {len(stored)} of its runs are here, an ensemble takes two: make repro "
+            f"RUN={experiment}, or dvc pull"
+        )
+    if any(not np.array_equal(one["names_test"], stored[0]["names_test"]) for one in stored):
+        raise InputError(f"{experiment}: each run has a test part of its own; nothing is shared")
+    lines = [f"{experiment}: {len(stored)} runs, alone (mean) and together"]
+    heads = [key.removesuffix("_truth") for key in stored[0] if key.endswith("_truth")]
+    for head in heads:
+        true, chances = stored[0][f"{head}_truth"], [one[f"{head}_test"] for one in stored]
+        together = np.mean(chances, axis=0).argmax(1)
+        classes, groups = chances[0].shape[1], stored[0]["groups_test"]
+        wrong = [int((p.argmax(1) != true).sum()) for p in chances]
+        right = int((together == true).sum())
+        low, high = statistics.wilson_interval(right, len(true))
+        balanced, ends = statistics.balanced_accuracy(true, together, classes, groups)
+        interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+        lines.append(
+            f"{head}: {sum(wrong) / len(wrong):.1f} and {len(true) - right} wrong of {len(true)}; "
+            f"together accuracy {right / len(true):.4f} [{low:.4f}, {high:.4f}], balanced "
+            f"{balanced:.3f}{interval}"
+        )
+    return "\n".join(lines)
+
+
 def compare_experiments(
     c: Comparison, name: str, seeds: list[int], metrics: dict[str, StoredMetrics]
 ) -> ComparisonResult:
-    """One comparison over all seeds, pairing runs by seed and by test item."""
+    """One comparison over all seeds, pairing runs by seed and by test item.
+
+    Two data sets, which differ in their split alone, have different test items and are not paired.
+    """
     pairs = {s: (f"{c.baseline}-{s}", f"{c.candidate}-{s}") for s in seeds}
     first = [metrics[run] for run in pairs[seeds[0]]]
     a, b = first
@@ -247,7 +303,17 @@ def compare_experiments(
         for r in pair
     ):
         return result
-    found = statistics.compare_runs(*read_pairs(c, name, seeds), c.metric, first[0]["n_train"])
+    sides = read_sides(c, name, seeds, first)
+    if isinstance(sides, statistics.RunPairs):
+        found = statistics.compare_runs(*sides, c.metric, a["n_train"])
+    else:
+        found = statistics.compare_splits(sides, c.metric, a["n_train"])
+        by = [m["split"]["by"] for m in first]
+        result["warning"] = (
+            f"split: {c.baseline} is split by {by[0]} and {c.candidate} by {by[1]}, so that each "
+            "is tested on items of its own: a difference says what the split does, not that one "
+            "is the better network"
+        )
     return {
         **result,
         "baseline_mean": found.baseline_mean,

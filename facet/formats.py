@@ -202,6 +202,7 @@ class ComparisonResult(TypedDict):
     seeds_needed: Annotated[int | None, "seeds that would show a difference of this size"]
     covers: Annotated[str, "which luck the interval covers, in words"]
     differences: Annotated[NotRequired[list[float]], "the difference of each seed"]
+    warning: Annotated[NotRequired[str], "why it says nothing of the networks"]
     holm: Annotated[NotRequired[float], "p_value among all comparisons (Holm)"]
     benjamini_hochberg: Annotated[
         NotRequired[float], "the same, as a rate of false claims (Benjamini and Hochberg)"

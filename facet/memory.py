@@ -19,6 +19,7 @@ MIB, GIB = 1 << 20, 1 << 30
 # moments, what an update works with). The last factor is for what the kernels take for themselves.
 PROCESS = 400 * MIB
 COPIES_OF_WEIGHTS = 6
+COPIES_OF_ITEMS = 3  # that a logistic regression holds: as stored, as numbers, what L-BFGS makes
 KERNELS = 1.2
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -78,18 +79,21 @@ def _follow(
     return parameters, shape
 
 
-def training_memory(spec: Experiment, shape: tuple[int, ...], heads: dict[str, int]) -> int:
+def training_memory(
+    spec: Experiment, shape: tuple[int, ...], heads: dict[str, int], items: int = 0
+) -> int:
     """An estimate of the anonymous memory that training an experiment takes, in bytes.
 
-    `shape` is an item's, `heads` has each head's number of classes. However many items there are,
-    they stay on disk.
+    `shape` is an item's, `heads` has each head's number of classes. However many `items` there are
+    to train on, a network leaves them on disk; a logistic regression is fitted to all at once.
     """
     size = measure_network(spec, shape, heads)
     # On the way back, the gradient of the largest output and what it is made of are there too.
     training = spec.batch * (size.kept + 2 * size.largest)
     predicting = predict_batch(shape) * 2 * size.largest
     weights = COPIES_OF_WEIGHTS * size.parameters
-    return PROCESS + int(FLOAT * (weights + KERNELS * max(training, predicting)))
+    at_once = COPIES_OF_ITEMS * items * math.prod(shape) if spec.logistic_regression else 0
+    return PROCESS + int(FLOAT * (weights + KERNELS * max(training, predicting) + at_once))
 
 
 def machine_memory() -> int:
@@ -121,22 +125,29 @@ def peak_memory() -> int:
 
 
 def check_memory(
-    name: str, spec: Experiment, shape: tuple[int, ...], heads: dict[str, int], limit: int
+    name: str,
+    spec: Experiment,
+    shape: tuple[int, ...],
+    heads: dict[str, int],
+    limit: int,
+    items: int = 0,
 ) -> None:
     """Raise InputError, with a proposal, if `limit` bytes cannot hold an experiment's training."""
-    need = training_memory(spec, shape, heads)
+    need = training_memory(spec, shape, heads, items)
     if need <= limit:
         return
     at = f"experiments.{name}"
     smaller = spec.model_copy()
-    while smaller.batch > 1:
+    while smaller.batch > 1 and not spec.logistic_regression:
         smaller = spec.model_copy(update={"batch": smaller.batch // 2})
         if training_memory(smaller, shape, heads) <= limit:
             advice = f"set {at}.batch to {smaller.batch}"
             break
     else:
         advice = (
-            f"set datasets.{spec.dataset}.size to something smaller, or pool the first layers"
+            f"set datasets.{spec.dataset}.size to something smaller, or augment.copies lower"
+            if spec.logistic_regression
+            else f"set datasets.{spec.dataset}.size to something smaller, or pool the first layers"
             if len(shape) == 3
             else f"give {at}.network narrower layers"
         )

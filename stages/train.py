@@ -19,6 +19,7 @@ from facet.models.checkpoint import (
     save_run,
     train_to_end,
 )
+from facet.models.logistic import LogisticTraining
 from facet.models.runtime import configure_tensorflow, visible_gpus
 from facet.models.training import Training
 from facet.tracking import provenance, wandb_run
@@ -36,7 +37,8 @@ def main(run: str) -> None:
     if message := note_other_bytes():
         print(message)
     heads = {h: len(data.classes[h]) for h in spec.heads or data.about["heads"]}
-    check_memory(name, spec, data.splits["train"].X.shape[1:], heads, machine_memory())
+    train = data.splits["train"]
+    check_memory(name, spec, train.X.shape[1:], heads, machine_memory(), len(train))
     configure_tensorflow(spec.threads)
     fingerprint = run_fingerprint(run, spec, path)
     checkpoint = CHECKPOINTS / fingerprint / "state.npz"
@@ -53,11 +55,12 @@ def main(run: str) -> None:
     def log_epoch(row: dict[str, float], seconds: float) -> None:
         """Tell W&B of an epoch, and who watches the grid."""
         note_progress("train", int(row["epoch"]), spec.epochs)
-        speed = {"items_per_second": len(data.splits["train"]) / seconds}
+        speed = {"items_per_second": len(train) / seconds}
         tracked.log(wandb_run.epoch_metrics(row) | speed, step=int(row["epoch"]))
 
     try:
-        training = Training(spec, data, seed)
+        kind = LogisticTraining if spec.logistic_regression else Training
+        training = kind(spec, data, seed)
         resumed = load_checkpoint(training, checkpoint)
         if resumed:
             print(f"{run}: going on after epoch {len(training.history)}")

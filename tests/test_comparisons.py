@@ -11,9 +11,9 @@ import pytest
 
 from facet import comparisons
 from facet.base.arrays import save_arrays
-from facet.base.config import Comparison
+from facet.base.config import Comparison, check_params
 from facet.base.names import METRICS, RUN
-from facet.base.storage import write_json
+from facet.base.storage import read_json, write_json
 from facet.errors import InputError
 from stages import compare
 from tests.helpers import small_parameters
@@ -248,3 +248,57 @@ def test_a_plan_says_how_many_seeds_a_difference_needs(project: Path) -> None:
             comparisons.plan_comparison("dropout", difference)
     with pytest.raises(InputError, match="did you mean dropout"):
         comparisons.plan_comparison("dropot", 0.1)
+
+
+def test_an_ensemble_answers_by_mean_probability(project: Path) -> None:
+    with pytest.raises(InputError, match="0 of its runs are here"):
+        comparisons.describe_ensemble("plain")
+    with pytest.raises(InputError, match="did you mean plain"):
+        comparisons.describe_ensemble("plane")
+    y = np.arange(N) % 4
+    for seed in range(3):  # each is wrong in a third of the items, never two in the same
+        wrong = np.arange(N) % 3 == seed
+        write_answers(f"plain-{seed}", y, np.where(wrong, (y + 1) % 4, y))
+    words = comparisons.describe_ensemble("plain")
+    assert f"pose: {N / 3:.1f} and 0 wrong of {N}; together accuracy 1.0000" in words
+    write("dropped-0", 0.5)
+    write("dropped-1", 0.5, names="other")
+    with pytest.raises(InputError, match="a test part of its own"):
+        comparisons.describe_ensemble("dropped")
+
+
+def test_two_splits_of_the_same_items_are_compared_unpaired_and_with_a_warning(
+    project: Path,
+) -> None:
+    tree = json.loads(Path("params.yaml").read_text())
+    tree["datasets"]["leaky"] = tree["datasets"]["faces"] | {
+        "source": "embedded:faces",
+        "split": {"by": "random", "seed": 0, "test": 0.25, "validation": 0.15},
+    }
+    tree["datasets"]["faces"]["source"] = "embedded:faces"
+    tree["experiments"]["leak"] = {"dataset": "leaky"}
+    c = {"baseline": "plain", "candidate": "leak", "head": "pose", "metric": "accuracy"}
+    tree["comparisons"] = {"split": c}
+    Path("params.yaml").write_text(json.dumps(tree))
+    check_params(tree)
+    for seed in range(3):
+        write(f"plain-{seed}", 0.6)
+        write(f"leak-{seed}", 0.95, names="other")
+        for run, dataset, by in (
+            (f"plain-{seed}", "faces", "sitting"),
+            (f"leak-{seed}", "leaky", "random"),
+        ):
+            path = Path(METRICS.format(run))
+            write_json(path, read_json(path) | {"dataset": dataset, "split": {"by": by}})
+    runs = {
+        r: comparisons.read_metrics(r)
+        for r in [f"{e}-{s}" for e in ("plain", "leak") for s in (0, 1, 2)]
+    }
+    found = comparisons.compare_experiments(Comparison(**c), "split", [0, 1, 2], runs)
+    assert found["verdict"] == "better"
+    assert "unpaired" in found["covers"]
+    assert found["warning"].startswith("split: plain is split by sitting and leak by random")
+    assert "seeds" in comparisons.plan_comparison("split", 0.2)
+    tree["datasets"]["leaky"]["size"] = [9, 9]
+    with pytest.raises(InputError, match="differ in more than their split"):
+        check_params(tree)

@@ -26,6 +26,7 @@ from facet.errors import InputError
 
 MOST_CHARACTERS, MOST_NODES = 4_000_000, 1_000_000  # of params.yaml, anchors spelt out
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+EMBEDDED = re.compile(rf"embedded(?::({NAME.pattern}))?")
 # In an address: NAME:PASSWORD@, or what comes after a `?` under such a name.
 SECRET = re.compile(
     r"://[^/?#]*@|[?&][^=&#]*(auth|credential|key|passw|secret|sig|token)[^=&#]*=", re.IGNORECASE
@@ -314,6 +315,19 @@ class Dataset(Strict):
             other.check_swaps(self.heads, f"augment.experiments.{name}")
         return self
 
+    def same_items(self, other: "Dataset") -> bool:
+        """Whether both have the same items, prepared alike: they differ in the split alone."""
+        of_split = {"split", "augment"}
+        return self.model_dump(exclude=of_split) == other.model_dump(exclude=of_split)
+
+
+def find_embedded(name: str, source: str | list[str]) -> str | None:
+    """The project's own data that a data set's source means: `embedded` those of its own name,
+    `embedded:OTHER` those of another; None for any other source.
+    """
+    found = EMBEDDED.fullmatch(source) if isinstance(source, str) else None
+    return (found[1] or name) if found else None
+
 
 class Layer(Strict):
     """One layer of a network; exactly one of the kinds, and what goes with it."""
@@ -345,6 +359,15 @@ class Network(Strict):
     heads: dict[str, list[Layer]] = {}
 
 
+class LogisticRegression(Strict):
+    """How scikit-learn fits a logistic regression for each head."""
+
+    C: Annotated[float, Field(gt=0)] = 1.0
+    """The inverse strength of the L2 penalty, as scikit-learn has it."""
+    iterations: Count = 200
+    """Of L-BFGS, at most."""
+
+
 class Experiment(Strict):
     """An experiment with the defaults filled in: a data set, a network, how it is trained."""
 
@@ -357,6 +380,8 @@ class Experiment(Strict):
     class_weights: Literal["none", "balanced"]
     heads: Annotated[list[str], Field(min_length=1)] | None = None
     network: Network
+    logistic_regression: LogisticRegression | None = None
+    """In place of a network and its epochs: a baseline that a network must beat."""
     gpu: bool = False
     """Whether a cluster is to train it on a machine with a GPU; one machine uses what it has."""
 
@@ -366,6 +391,9 @@ class Experiment(Strict):
         if isinstance(value, dict) and "augment" in value:
             at = f"datasets.{value.get('dataset', 'NAME')}.augment.experiments"
             raise ValueError(f"augment: write it at {at}, under the experiment's name")
+        if isinstance(value, dict) and value.get("logistic_regression") is not None:
+            # The defaults are a network's.
+            return value | {"epochs": 1, "network": {"trunk": [{"flatten": True}], "heads": {}}}
         return value
 
 
@@ -376,6 +404,8 @@ class Comparison(Strict):
     candidate: str
     head: str
     metric: Metric
+    why: str = ""
+    """What to expect and why, in a sentence for the report."""
 
 
 class Parameters(Strict):
@@ -426,8 +456,12 @@ class Parameters(Strict):
                 e = self.experiments[experiment]
                 head_names = e.heads or list(self.datasets[e.dataset].heads)
                 check_name(c.head, head_names, f"{at}.head: {experiment}", "head")
-            if len({self.experiments[e].dataset for _, e in sides}) > 1:
-                raise ValueError(f"{at}: {c.baseline} and {c.candidate} are on two data sets")
+            a, b = (self.datasets[self.experiments[e].dataset] for _, e in sides)
+            if a is not b and not a.same_items(b):
+                raise ValueError(
+                    f"{at}: {c.baseline} and {c.candidate} are on two data sets that differ in "
+                    "more than their split"
+                )
             if c.baseline == c.candidate:
                 raise ValueError(f"{at}: compares {c.baseline} with itself")
         return self

@@ -23,6 +23,7 @@ from facet.base.config import (
     Own,
     Read,
     check_params,
+    find_embedded,
     merge,
     read_params,
 )
@@ -117,7 +118,7 @@ def inspect_source(source: str, name: str, write: bool) -> None:
 
 def find_source(word: str) -> str:
     """The URL of a source that is given as a path or as a URL. Raises InputError."""
-    if word == "embedded" or "::" in word or re.match(r"[a-z][a-z0-9+]+:", word):
+    if find_embedded("", word) is not None or "::" in word or re.match(r"[a-z][a-z0-9+]+:", word):
         return word
     path = parse_source(word).url
     if not Path(path).expanduser().exists():

@@ -21,6 +21,7 @@ from fsspec.core import url_to_fs
 from tqdm import tqdm
 
 from facet.base.arrays import map_ahead
+from facet.base.config import find_embedded
 from facet.base.names import ARRAY_SUFFIXES, IMAGE_SUFFIXES, RAW_INDEX, TABLE_SUFFIXES
 from facet.base.storage import describe_os_error, file_sha256
 from facet.datasets.archives import ARCHIVES, OTHER_ARCHIVES, unpack_archive
@@ -371,12 +372,12 @@ def download(name: str, source: str | list[str], folder: Path, cache: Path) -> R
     The manifest has each file's name, bytes and SHA-256, and the names left out.
     """
     left_out: list[str] = []
-    if source == "embedded":
+    if (own := find_embedded(name, source)) is not None:
         try:
-            drawn = importlib.import_module(f"facet.datasets.embedded.{name}")
+            drawn = importlib.import_module(f"facet.datasets.embedded.{own}")
         except ModuleNotFoundError:
             raise InputError(
-                f"params.yaml: datasets.{name}.source: no embedded data named {name}; "
+                f"params.yaml: datasets.{name}.source: no embedded data named {own}; "
                 "give the URL of a folder, file or archive"
             ) from None
         drawn.make(folder)

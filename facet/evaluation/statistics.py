@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,24 @@ class RunPairs(NamedTuple):
     candidate: list[Ints]
     true: list[Ints]
     groups: list[Strings]
+
+
+class Runs(NamedTuple):
+    """One side's runs on a head: for each seed an array of its n test items.
+
+    `predicted`, `true`: int64 (n,) class indices; `groups`: str (n,).
+    """
+
+    predicted: list[Ints]
+    true: list[Ints]
+    groups: list[Strings]
+
+
+class SplitRuns(NamedTuple):
+    """Two sides that are tested on different items: nothing is paired."""
+
+    baseline: Runs
+    candidate: Runs
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -209,7 +227,22 @@ def compare_runs(
     suffices, where the difference is 0, and with one seed.
     """
     pairs = RunPairs(list(baseline), list(candidate), list(true), list(groups))
-    means, spread_of_difference, covers = _measure_pairs(pairs, metric, n_train)
+    return _conclude(*_measure_pairs(pairs, metric, n_train))
+
+
+def compare_splits(runs: SplitRuns, metric: Metric, n_train: int) -> Comparison:
+    """Does the candidate's split give another figure than the baseline's?
+
+    For two sides with different test items. Each side's mean varies over its seeds and its groups
+    of test items as the difference of `compare_runs` does, and half^2 = sum over the sides of
+    half^2 (Banerjee 1961): nothing is paired, so what the sides have in common makes no interval
+    narrower.
+    """
+    return _conclude(*_measure_splits(runs, metric, n_train))
+
+
+def _conclude(means: Floats, spread_of_difference: "_Spread | None", covers: str) -> Comparison:
+    """The verdict on both metrics of each seed (seeds, 2), given what varies in them."""
     per_seed = means[:, 1] - means[:, 0]
     difference = float(per_seed.mean())
     found = Comparison(
@@ -252,19 +285,25 @@ class Plan:
     covers: str
 
 
-def plan_seeds(pairs: RunPairs, metric: Metric, n_train: int, difference: float) -> Plan | None:
+def plan_seeds(
+    runs: RunPairs | SplitRuns, metric: Metric, n_train: int, difference: float
+) -> Plan | None:
     """How many seeds show a true `difference`, > 0, with 80 % power; None where that is not known.
 
-    The `pairs` were made so far; the variances are theirs. They tell what varies, not what differs,
+    The `runs` were made so far; the variances are theirs. They tell what varies, not what differs,
     so that a plan may be made from them. `metric` and `n_train` are as `compare_runs` takes them.
     """
-    _, spread, covers = _measure_pairs(pairs, metric, n_train)
+    if isinstance(runs, RunPairs):
+        seeds, (_, spread, covers) = len(runs.true), _measure_pairs(runs, metric, n_train)
+    else:
+        seeds = len(runs.baseline.true)
+        _, spread, covers = _measure_splits(runs, metric, n_train)
     if spread is None:
         return None
     from scipy import optimize
 
     def lacks_power(distance: float) -> float:
-        return POWER - _power(spread, len(pairs.true), distance)
+        return POWER - _power(spread, seeds, distance)
 
     smallest = 1.0 if lacks_power(1) > 0 else float(optimize.brentq(lacks_power, 1e-9, 1))
     return Plan(_seeds_needed(spread, difference), smallest, covers)
@@ -272,7 +311,7 @@ def plan_seeds(pairs: RunPairs, metric: Metric, n_train: int, difference: float)
 
 def _measure_pairs(
     pairs: RunPairs, metric: Metric, n_train: int
-) -> "tuple[Floats, _CrossedVariance | _SplitVariance | None, str]":
+) -> "tuple[Floats, _Spread | None, str]":
     """Both metrics of each seed (seeds, 2), what varies in their difference, and in words."""
     baseline, candidate, true, groups = pairs
     _check_pairs(baseline, candidate, true, groups, metric, n_train)
@@ -283,6 +322,24 @@ def _measure_pairs(
     means = np.stack([_linearise(r, c)[0] for r, c in zip(right, cells, strict=True)])
     items = [r[1] - r[0] for r in right]
     return means, *_variance(items, true, groups, cells, n_train)
+
+
+def _measure_splits(
+    runs: SplitRuns, metric: Metric, n_train: int
+) -> "tuple[Floats, _Spread | None, str]":
+    """As `_measure_pairs`, of sides that have nothing in common."""
+    # Against one that is never right, the difference is the metric itself.
+    measured = [
+        _measure_pairs(
+            RunPairs([np.full_like(p, -1) for p in side.predicted], *side), metric, n_train
+        )
+        for side in runs
+    ]
+    (a, baseline, covers), (b, candidate, _) = measured
+    means = np.stack([a[:, 1], b[:, 1]], 1)
+    if isinstance(baseline, _Paired) and isinstance(candidate, _Paired):
+        return means, _SidesVariance(baseline, candidate), f"{covers}, on both sides; unpaired"
+    return means, None, covers
 
 
 class AdjustedPValues(NamedTuple):
@@ -381,6 +438,30 @@ class _SplitVariance(NamedTuple):
         return self._replace(seeds=seeds)
 
 
+class _SidesVariance(NamedTuple):
+    """Variances of two independent means, whose difference is looked at."""
+
+    baseline: "_Paired"
+    candidate: "_Paired"
+
+    def half_width(self, level: float) -> Floats:
+        """Half the width of the interval at `level`."""
+        return np.hypot(self.baseline.half_width(level), self.candidate.half_width(level))
+
+    def error(self) -> tuple[Floats, Floats]:
+        """Variance of the difference, and its degrees of freedom (Satterthwaite 1946)."""
+        (a, free_a), (b, free_b) = self.baseline.error(), self.candidate.error()
+        return a + b, (a + b) ** 2 / np.maximum(a**2 / free_a + b**2 / free_b, 1e-300)
+
+    def with_seeds(self, seeds: int) -> "_SidesVariance":
+        """The same with another number of seeds on each side."""
+        return _SidesVariance(self.baseline.with_seeds(seeds), self.candidate.with_seeds(seeds))
+
+
+_Paired: TypeAlias = _CrossedVariance | _SplitVariance
+_Spread: TypeAlias = _Paired | _SidesVariance
+
+
 def _variance(
     items: list[Floats],
     true: Sequence[Ints],
@@ -444,7 +525,7 @@ def _t_quantile(level: float, degrees_of_freedom: Floats | float) -> Floats:
     return np.asarray(-special.stdtrit(degrees_of_freedom, level / 2))
 
 
-def _p_value(spread_of_difference: _CrossedVariance | _SplitVariance, distance: float) -> float:
+def _p_value(spread_of_difference: _Spread, distance: float) -> float:
     """The level at which the interval just reaches 0; no less than 1e-15."""
 
     def beyond(exponent: float) -> float:
@@ -457,9 +538,7 @@ def _p_value(spread_of_difference: _CrossedVariance | _SplitVariance, distance: 
     return 1e-15 if beyond(-15) < 0 else float(10 ** optimize.brentq(beyond, -15, 0))
 
 
-def _seeds_needed(
-    spread_of_difference: _CrossedVariance | _SplitVariance, distance: float
-) -> int | None:
+def _seeds_needed(spread_of_difference: _Spread, distance: float) -> int | None:
     """The least number of seeds with 80 % power, as `compare_runs` says."""
     if distance == 0:
         return None
@@ -470,9 +549,7 @@ def _seeds_needed(
     return numbers[found] if found < len(numbers) else None
 
 
-def _power(
-    spread_of_difference: _CrossedVariance | _SplitVariance, seeds: int, distance: float
-) -> float:
+def _power(spread_of_difference: _Spread, seeds: int, distance: float) -> float:
     """The chance that so many seeds show a true difference (noncentral t)."""
     from scipy import stats  # not above: see `exceeds_training`
 

@@ -40,7 +40,7 @@ from facet.grid.dvc_session import load_stages, open_dvc, read_lock
 from facet.grid.estimate import estimate_memory, measure_dataset
 from facet.grid.plan import Plan, ready_targets, stages_to_make
 from facet.grid.progress import Progress
-from facet.grid.remote_store import find_inputs, push_stages
+from facet.grid.remote_store import find_inputs, open_remote, push_stages
 from facet.grid.worker import TargetResult, extract_error
 from facet.grid.worktree import LOGS, PROGRESS
 
@@ -431,6 +431,6 @@ def push_inputs(plan: Plan, made: set[str]) -> None:
             for name in made.intersection(names):
                 inputs |= {i.addressing: i for i in find_inputs(before, stage(name))}
         if inputs:
-            push_stages(session.repo, inputs.values())
+            push_stages(session.repo, inputs.values(), open_remote(session.repo))
     if session.status:
         raise InputError(f"--cluster: {extract_error((LOGS / 'pushing.log').read_text()).strip()}")

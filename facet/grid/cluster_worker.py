@@ -28,7 +28,13 @@ from facet.base.names import COSTS, LOCK_FILE, MANIFESTS, PACKAGES_FILE
 from facet.base.processor import why_other_bytes
 from facet.errors import InputError
 from facet.grid.dvc_session import open_dvc, reproduce_stages, write_lock
-from facet.grid.remote_store import find_inputs, has_outputs, pull_stages, push_stages
+from facet.grid.remote_store import (
+    find_inputs,
+    has_outputs,
+    open_remote,
+    pull_stages,
+    push_stages,
+)
 from facet.grid.stage_server import StageServer
 from facet.grid.worktree import LOGS, PROGRESS
 from facet.launch import PROGRESS_VARIABLE
@@ -83,16 +89,16 @@ def pack_notes() -> str:
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def pull_once(repo: Repo, stage: Any) -> None:
+def pull_once(repo: Repo, stage: Any, remote: Any) -> None:
     """Bring a stage's outputs here, for all of the machine's trees, if they are not here."""
     if not has_outputs(stage):
         with (MACHINE / "pull.lock").open("w") as pulling:
             fcntl.flock(pulling, fcntl.LOCK_EX)
-            pull_stages(repo, [stage])
+            pull_stages(repo, [stage], remote)
 
 
-def make_target(store: Repo, request: dict[str, Any]) -> dict[str, Any]:
-    """Make the stages of a target and have DVC's remote hold them; the answer to a request."""
+def make_target(store: Repo, remote: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Make the stages of a target and have DVC's `remote` hold them; the answer to a request."""
     started = time.monotonic()
     target, names, entries = request["target"], request["stages"], request["entries"]
     os.environ[PROGRESS_VARIABLE] = str((PROGRESS / target).absolute())
@@ -107,14 +113,14 @@ def make_target(store: Repo, request: dict[str, Any]) -> dict[str, Any]:
         def prepare(stages: Mapping[str, Any], stage: Any) -> None:
             """Pull what a stage reads, and what it makes where that is known."""
             for one in find_inputs([stages[name] for name in before], stage):
-                pull_once(session.repo, one)
+                pull_once(session.repo, one, remote)
             if stage.addressing in entries and not stage.changed_deps():
-                pull_once(session.repo, stage)
+                pull_once(session.repo, stage, remote)
             made.append(stage)
 
         entries |= reproduce_stages(session, names, prepare)
         if not session.status:
-            push_stages(store, made)
+            push_stages(store, made, remote)
     output = log.read_text(errors="replace")
     return {
         "status": session.status,
@@ -154,6 +160,7 @@ def main() -> None:
         return
     share_folders()
     with StageServer(), Repo() as store:
+        remote = open_remote(store)
         answer({"unfit": ""})
         while True:
             try:
@@ -161,7 +168,7 @@ def main() -> None:
             except queue.Empty:
                 return
             try:
-                answer(make_target(store, json.loads(line)))
+                answer(make_target(store, remote, json.loads(line)))
             except Exception as e:  # whatever it is, the coordinator is to hear of it
                 traceback.print_exc()
                 answer({"error": f"{type(e).__name__}: {e}"})

@@ -109,12 +109,19 @@ def estimate_memory(
         spec = parameters.experiments[name]
         size = sizes[spec.dataset]
         if size.shape is not None:
-            found[name] = WORKER + training_memory(spec, size.shape, _heads(spec, size))
+            items = _training_items(parameters, name, size)
+            found[name] = WORKER + training_memory(spec, size.shape, _heads(spec, size), items)
     return found
 
 
 def _heads(spec: Experiment, size: DatasetSize) -> dict[str, int]:
     return {h: size.classes[h] for h in spec.heads or size.classes}
+
+
+def _training_items(parameters: Parameters, experiment: str, size: DatasetSize) -> int:
+    """How many items an experiment is trained on, at most, copies included; 0 if not yet known."""
+    spec = parameters.datasets[parameters.experiments[experiment].dataset]
+    return (size.items or 0) * spec.augment.of_experiment(experiment).copies
 
 
 def check_experiments(
@@ -128,7 +135,8 @@ def check_experiments(
         spec = parameters.experiments[name]
         size = sizes[spec.dataset]
         if size.shape is not None:
-            check_memory(name, spec, size.shape, _heads(spec, size), limit - WORKER)
+            items = _training_items(parameters, name, size)
+            check_memory(name, spec, size.shape, _heads(spec, size), limit - WORKER, items)
 
 
 def estimate_disk(

@@ -29,37 +29,41 @@ def _try_remote(what: str, act: Callable[[], Given]) -> Given:
         ) from None
 
 
-def _open_remote(repo: Repo) -> Any:
-    """The default remote, of which DVC remembers nothing.
+def open_remote(repo: Repo) -> Any:
+    """DVC's default remote. Its client takes half a second to be made: once for a process."""
+    return repo.cloud.get_remote_odb()
+
+
+def _forget(remote: Any) -> None:
+    """Have DVC remember nothing of what a remote holds.
 
     DVC notes each folder that it pushed, and asks the remote for all of them each time: 260
     requests a run, five times as many, where 12 runs had been pushed. And what a remote has lost
     it takes for there.
     """
-    remote = repo.cloud.get_remote_odb()
     get_index(remote).clear()
-    return remote
 
 
-def push_stages(repo: Repo, stages: Iterable[Any]) -> None:
-    """Have the remote hold the outputs of DVC's `stages`, as dvc.lock has them.
+def push_stages(repo: Repo, stages: Iterable[Any], remote: Any) -> None:
+    """Have a remote hold the outputs of DVC's `stages`, as dvc.lock has them.
 
     Raises DvcException where it does not, since they are not here or since it fails.
     """
 
     def push() -> None:
+        _forget(remote)
         objects = {o for s in stages for some in s.get_used_objs().values() for o in some}
-        if failed := repo.cloud.push(objects, odb=_open_remote(repo)).failed:
+        if failed := repo.cloud.push(objects, odb=remote).failed:
             raise DvcException(f"{len(failed)} of {len(objects)} files did not arrive")
 
     _try_remote(f"pushing {', '.join(s.addressing for s in stages)}", push)
 
 
-def pull_stages(repo: Repo, stages: list[Any]) -> None:
+def pull_stages(repo: Repo, stages: list[Any], remote: Any) -> None:
     """Bring the outputs of stages, as dvc.lock has them, into the cache and their places."""
 
     def pull() -> None:
-        remote = _open_remote(repo)
+        _forget(remote)
         # The lists of folders first, all at once: DVC would fetch them one after the other.
         listed = {out.hash_info for stage in stages for out in stage.outs if out.hash_info}
         repo.cloud.pull(listed, odb=remote)

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 import psutil
 from dvc.repo import lock_repo
 
-from facet.base.config import Parameters, check_params, parse_run, read_params, run_names, suggest
+from facet.base.config import (
+    Parameters,
+    check_params,
+    find_embedded,
+    parse_run,
+    read_params,
+    run_names,
+    suggest,
+)
 from facet.base.names import (
     COMPARISONS_FILE,
     LOCK_FILE,
@@ -46,7 +54,7 @@ from facet.grid.plan import (
 )
 from facet.grid.pool import prepare_workers, run_plan
 from facet.grid.progress import Progress, read_timings
-from facet.grid.remote_store import has_outputs, pull_stages
+from facet.grid.remote_store import has_outputs, open_remote, pull_stages
 from facet.grid.summary import format_summary
 from facet.grid.worker import TargetResult, extract_error
 from facet.grid.worktree import LOGS
@@ -148,7 +156,7 @@ def fetch_unknown(parameters: Parameters, plan: Plan, changed: set[str]) -> dict
         for name, spec in parameters.datasets.items()
         if f"normalise@{name}" in plan
         and f"download@{name}" in changed
-        and spec.source != "embedded"
+        and find_embedded(name, spec.source) is None
     ]
     if not targets:
         return {}
@@ -313,7 +321,8 @@ def close_grid(
                 stage.checkout(force=True)
         if pulled:
             there = (s for s in session.repo.index.stages if s.addressing in pulled)
-            pull_stages(session.repo, [s for s in there if not has_outputs(s)])
+            missing = [s for s in there if not has_outputs(s)]
+            pull_stages(session.repo, missing, open_remote(session.repo))
         if targets is not None:
             session.repo.reproduce(targets, allow_missing=bool(pulled))
         if after:

@@ -121,13 +121,12 @@ class Training:
         n = tf.cast(tf.size(order), tf.float32)
         return total / n, right / n
 
-    def epoch(self) -> dict[str, float]:
-        """Train one more epoch; returns and remembers its row of the history.
+    def train_epoch(self, number: int) -> dict[str, float]:
+        """Train an epoch, counted from 0: its learning rate, mean loss, each head's accuracy.
 
         Order, dropout masks and learning rate are functions of seed and epoch, so that a resumed
-        training equals an undisturbed one. Raises InputError on a loss that is not finite.
+        training equals an undisturbed one.
         """
-        number = len(self.history)
         rate = self.network.learning_rate(self.spec, number)
         self.optimizer.learning_rate = rate
         for layer in self.model.layers:
@@ -136,13 +135,21 @@ class Training:
                 layer.seed_generator.state.assign([draw, 0])
         order = shuffled_order(len(self.data.splits["train"]), self.seed, number)
         mean, accuracy = self._epoch(order)
-        row = {"epoch": number + 1, "learning_rate": rate, "loss": float(mean)}
+        accuracies = {f"{h}_accuracy": float(a) for h, a in zip(self.heads, accuracy, strict=True)}
+        return {"learning_rate": rate, "loss": float(mean), **accuracies}
+
+    def epoch(self) -> dict[str, float]:
+        """Train one more epoch; returns and remembers its row of the history.
+
+        Raises InputError on a loss that is not finite.
+        """
+        number = len(self.history)
+        row = {"epoch": number + 1, **self.train_epoch(number)}
         if not math.isfinite(row["loss"]):
             raise InputError(
                 f"non-finite loss ({row['loss']}) in epoch {number + 1}; "
                 "lower learning_rate or look for extreme inputs"
             )
-        row |= {f"{h}_accuracy": float(a) for h, a in zip(self.heads, accuracy, strict=True)}
         validation = self.data.splits["validation"]
         if len(validation):
             held, truth = self.predict("validation"), validation.y
@@ -176,10 +183,14 @@ class Training:
         return [*self.model.variables, *self.optimizer.variables]
 
     def summary(self) -> str:
-        """The epochs and the last accuracies in words, of validation where there is any."""
+        """The epochs and the last accuracies in words."""
+        return f"{self.spec.epochs} epochs; {self.describe_accuracy()}"
+
+    def describe_accuracy(self) -> str:
+        """The last accuracies in words, of validation where there is any."""
         last = self.history[-1]
         accuracies = ", ".join(
             f"{h} {last.get(f'val_{h}_accuracy', last[f'{h}_accuracy']):.2f}" for h in self.heads
         )
         split = "validation" if "val_loss" in last else "training"
-        return f"{self.spec.epochs} epochs; {split} accuracy {accuracies}"
+        return f"{split} accuracy {accuracies}"

@@ -18,6 +18,7 @@ from facet.base.prepared import DataInfo, SplitData, StoredData
 from facet.datasets import augmentation, inputs
 from facet.evaluation import statistics
 from facet.models import runtime
+from facet.models.logistic import LogisticTraining
 from facet.models.training import Training
 
 EPOCHS, BATCH, ITEMS = 2, 16, 40
@@ -95,8 +96,10 @@ def make_noise(shape: tuple[int, ...]) -> StoredData:
     return StoredData(about, classes, splits)
 
 
-def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:
-    """The hash of weights, optimiser state, history and predictions after EPOCHS."""
+def train_some(network: dict[str, Any], shape: tuple[int, ...], **changes: Any) -> str:
+    """The hash of weights, optimiser state, history and predictions after EPOCHS, or of what an
+    experiment with `changes` has in their place.
+    """
     spec = Experiment.model_validate(
         {
             "dataset": "noise",
@@ -107,10 +110,12 @@ def train_some(network: dict[str, Any], shape: tuple[int, ...]) -> str:
             "learning_rate": 0.01,
             "schedule": "cosine",
             "class_weights": "balanced",
+            **changes,
         }
     )
-    training = Training(spec, make_noise(shape), seed=0)
-    rows = [list(training.epoch().values()) for _ in range(EPOCHS)]
+    kind = LogisticTraining if spec.logistic_regression else Training
+    training = kind(spec, make_noise(shape), seed=0)
+    rows = [list(training.epoch().values()) for _ in range(spec.epochs)]
     predictions = training.predict("test")
     return hash_arrays(*map(np.asarray, training.variables()), rows, *predictions.values())
 
@@ -176,6 +181,9 @@ def main() -> None:
     runtime.configure_tensorflow(1)
     found = hash_preparation()
     found |= {name: train_some(network, shape) for name, (shape, network) in NETWORKS.items()}
+    found["logistic regression"] = train_some(
+        {"trunk": [{"flatten": True}]}, IMAGE, logistic_regression={}
+    )
     if "--faults" in sys.argv:
         found |= {name: train_with_fault(name) for name in FAULTS}
     print(json.dumps(found))

@@ -21,6 +21,8 @@ class ComparisonCard:
     head: str
     seeds: list[int]
     sentence: str = ""
+    why: str = ""  # what was to be expected, in params.yaml's words
+    leak: bool = False  # whether it compares splits and not networks
     found: str = ""  # the difference with its interval, in a few words; empty without one
     remarks: list[str] = field(default_factory=list)
     covers: str = ""  # the luck that the interval covers

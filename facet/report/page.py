@@ -23,7 +23,7 @@ from PIL import Image
 
 from facet import comparisons
 from facet.base.arrays import load_arrays
-from facet.base.config import Dataset, flatten, merge, parse_run, run_names
+from facet.base.config import Dataset, find_embedded, flatten, merge, parse_run, run_names
 from facet.base.names import (
     CHANCE,
     CURVES_TABLE,
@@ -66,6 +66,7 @@ from facet.report.content import (
 from facet.report.diff import find_changes
 from facet.report.dvc_page import vega_script
 from facet.report.results import Results, load_if_present, mean, read_optional, training_seconds
+from facet.report.words import explain_words
 from facet.tracking import provenance
 
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
@@ -97,6 +98,8 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
     """A comparison as the page shows it: verdict, a plain sentence, remarks, its plot's chart."""
     a, b, head, metric = c["baseline"], c["candidate"], c["head"], c["metric"].replace("_", " ")
     card = ComparisonCard(name, c["verdict"], a, b, head, c["seeds"])
+    if name in results.parameters.comparisons:
+        card.why = results.parameters.comparisons[name].why
     if c["difference"] is None:
         card.sentence = f"No verdict on {b} against {a} at {head}: it covers {c['covers']}."
         return card
@@ -137,6 +140,9 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
             "This verdict stands for itself. Among all comparisons of this page it is no claim: "
             f"Holm's adjusted p is {c['holm']:.2f}."
         )
+    if words := c.get("warning"):
+        card.leak = True
+        card.remarks.append(f"Warning: {words.partition(': ')[2]}.")
     if not (rows["verdict"] == "above chance").any():
         card.remarks.append(
             "Not one of these runs is above chance: neither network has learnt this head, and "
@@ -221,7 +227,7 @@ def describe_dataset(name: str, results: Results) -> DatasetSection:
     return DatasetSection(
         name=name,
         source=describe_source(spec.source),
-        drawn=describe_embedded(name) if spec.source == "embedded" else "",
+        drawn=describe_embedded(find_embedded(name, spec.source) or ""),
         split=spec.split.by,
         rule=describe_split_rule(spec),
         several=isinstance(spec.split.seed, list),
@@ -251,7 +257,7 @@ def describe_dataset(name: str, results: Results) -> DatasetSection:
 
 def describe_source(source: str | list[str]) -> str:
     """A source in words."""
-    if source == "embedded":
+    if find_embedded("", source) is not None:
         return "made by the project itself (embedded)"
     return source if isinstance(source, str) else ", ".join(source)
 
@@ -638,6 +644,7 @@ def render_page(changed: set[str]) -> str:
         charts=drawn,
         verdicts=verdicts,
         together=comparisons.describe_together(results.comparisons),
+        words=explain_words(results, verdicts),
         unlearnt=find_unlearnt(results),
         unjudged=[c for c in results.parameters.comparisons if c not in results.comparisons],
         warnings=group_warnings(results),

@@ -8,7 +8,7 @@ groups and filters, and so would not find a name that has the dot itself.
 from collections.abc import Mapping
 from typing import Any
 
-from facet.base.config import Experiment, Layer, Network, merge, parse_run
+from facet.base.config import Experiment, Layer, LogisticRegression, Network, merge, parse_run
 from facet.base.prepared import AugmentInfo
 
 
@@ -32,8 +32,9 @@ def describe_config(
         "test_share": split["test"],
         "validation_share": split["validation"],
         "size": "x".join(map(str, size)) if size else None,
-        **experiment.model_dump(exclude={"network", "heads"}),
+        **experiment.model_dump(exclude={"network", "heads", "logistic_regression"}),
         "network": describe_network(experiment.network),
+        "logistic_regression": describe_fit(experiment.logistic_regression),
         "augment": describe_augmentation(data["augment"]),
     }
 
@@ -47,6 +48,11 @@ def describe_augmentation(how: AugmentInfo) -> dict[str, float | str]:
         "flip": flip["probability"],
         "swap": "; ".join(swaps),
     }
+
+
+def describe_fit(how: LogisticRegression | None) -> str:
+    """How scikit-learn fits a baseline: `C 1, 200 iterations`; empty for a network."""
+    return f"C {how.C:g}, {how.iterations} iterations" if how else ""
 
 
 def describe_network(network: Network) -> str:

@@ -158,9 +158,12 @@ def test_the_parameters_of_these_tests_are_right_otherwise() -> None:
     check_params(small_parameters("embedded"))
 
 
-def test_comparing_two_data_sets_is_refused() -> None:
+def test_comparing_two_data_sets_is_refused_unless_they_differ_in_their_split_alone() -> None:
     tree = changed("experiments.dropped.dataset", "other")
     tree["datasets"]["other"] = copy.deepcopy(tree["datasets"]["faces"])
+    tree["datasets"]["other"]["split"]["by"] = "random"
+    check_params(tree)
+    tree["datasets"]["other"]["size"] = [9, 9]
     with pytest.raises(InputError) as e:
         check_params(tree)
     assert {"comparisons.dropout", "plain", "dropped"} <= words_of(e.value)

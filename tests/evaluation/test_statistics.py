@@ -589,6 +589,59 @@ def test_error_rates_over_splits(kind: str, record_property: Callable[[str, Any]
     assert wrong / runs <= above(0.05, runs)
 
 
+def draw_sides(rng: np.random.Generator, luck: float, better: float) -> statistics.SplitRuns:
+    """Two sides of 3 seeds that each have another 60 of 240 items, in groups of 2, as test part."""
+    groups = np.arange(240) // 2
+    label, ease = rng.integers(3, size=240), 0.5 + rng.normal(0, 0.7, 120)[groups]
+    sides = []
+    for gain in (0.0, better):
+        part = np.isin(groups, rng.choice(120, 30, replace=False))
+        right = [
+            ease[part] + gain + luck * rng.normal() + rng.normal(size=60) > 0 for _ in range(3)
+        ]
+        predicted = [np.where(r, label[part], (label[part] + 1) % 3) for r in right]
+        sides.append(statistics.Runs(predicted, [label[part]] * 3, [names(groups[part])] * 3))
+    return statistics.SplitRuns(*sides)
+
+
+@pytest.mark.parametrize("luck", [0.0, 0.4])
+def test_error_rates_between_splits(
+    luck: float, record_property: Callable[[str, Any], None]
+) -> None:
+    rng, runs = np.random.default_rng(12), 200
+    verdicts = [
+        statistics.compare_splits(draw_sides(rng, luck, 0), "accuracy", 180).verdict
+        for _ in range(runs)
+    ]
+    false = np.mean([v != "no difference shown" for v in verdicts])
+    record_property("false", float(false))
+    assert false <= above(0.05, runs)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy"])
+def test_sides_with_test_items_of_their_own_are_compared(metric: statistics.Metric) -> None:
+    runs = draw_sides(np.random.default_rng(3), 0.1, 1.5)
+    found = statistics.compare_splits(runs, metric, 180)
+    back = statistics.compare_splits(
+        statistics.SplitRuns(runs.candidate, runs.baseline), metric, 180
+    )
+    assert (found.verdict, back.verdict) == ("better", "worse")
+    assert found.ci95
+    assert found.p_value
+    assert found.p_value < statistics.LEVEL
+    assert back.ci95 == pytest.approx((-found.ci95[1], -found.ci95[0]))
+    assert found.difference == pytest.approx(found.candidate_mean - found.baseline_mean)
+    # Each side's own interval is narrower than that of the difference.
+    one = statistics.compare_splits(runs._replace(baseline=runs.candidate), metric, 180)
+    assert one.difference == 0
+    assert one.verdict == "no difference shown"
+    plan = statistics.plan_seeds(runs, metric, 180, 0.3)
+    assert plan
+    assert plan.seeds
+    alone = statistics.SplitRuns(*(statistics.Runs(*(x[:1] for x in side)) for side in runs))
+    assert statistics.compare_splits(alone, metric, 180).ci95 is None
+
+
 # --- seeds needed ----------------------------------------------------------------------------
 
 

@@ -241,6 +241,32 @@ def test_each_comparison_has_its_verdict_and_its_figures(grid: Path) -> None:
     assert "above chance" not in sentence
 
 
+def test_four_words_are_explained_by_what_the_page_shows(grid: Path) -> None:
+    found = part(html(), "words")
+    assert re.findall("<dt>(.*?)</dt>", found) == ["Chance", "Interval", "Verdict", "Leak"]
+    examples = [words(e) for e in re.findall(r'<dd class="soft">(.*?)</dd>', found, re.S)]
+    c = json.loads((grid / "metrics/comparisons.json").read_text())["dropout"]
+    # Nothing here is a leak, so that it has no example.
+    assert len(examples) == 3
+    assert f"{c['difference']:+.3f} [{c['ci95'][0]:+.3f}, {c['ci95'][1]:+.3f}]" in examples[1]
+    assert "better: dropout; no difference shown: eyes" in examples[2]
+
+
+def test_a_comparison_of_splits_says_so_and_why_it_was_made(grid: Path) -> None:
+    tree = yaml.safe_load(Path("params.yaml").read_text())
+    tree["comparisons"]["dropout"]["why"] = "Because <we> wondered."
+    Path("params.yaml").write_text(yaml.safe_dump(tree))
+    file = grid / "metrics/comparisons.json"
+    found = json.loads(file.read_text())
+    found["dropout"]["warning"] = "split: one is split by x and one by y"
+    file.write_text(json.dumps(found))
+    text = html()
+    card = words(part(text, "comparison-dropout"))
+    assert "To be expected: Because <we> wondered." in card
+    assert "Warning: one is split by x and one by y." in card
+    assert "dropout: dropped is better than plain" in words(part(text, "words"))
+
+
 def test_a_warning_is_explained_by_its_split(grid: Path) -> None:
     text = html()
     (warning,) = re.findall(r'<article class="card warning">.*?</article>', text, re.S)[:1]

@@ -24,11 +24,24 @@ Paint = Callable[[Floats, Floats, Floats], Floats]  # x, y, z on a surface -> 0-
 # Origin and rotation (3, 3) of a body part's own axes: x right, y down, z to the viewer.
 Frame = tuple[Triple, NDArray[np.float64]]
 POSES = ("left", "right", "straight", "up")
-EXPRESSIONS = {  # bend of the mouth (corners up), slope and drop of the brows, width of the mouth
-    "angry": (-0.8, -0.42, 2.2, 0.75),
-    "happy": (4.6, 0.05, -0.5, 1.3),
-    "neutral": (0.0, 0.0, 0.0, 1.0),
-    "sad": (-4.2, 0.40, -1.8, 0.95),
+
+
+class Expression(NamedTuple):
+    """What an expression does to a face; lengths in the face's units."""
+
+    bend: float = 0  # of the mouth, its corners up
+    slope: float = 0  # of the brows
+    drop: float = 0  # of the brows
+    wide: float = 1  # the mouth, times
+    gape: float = 0  # half of how far the mouth is open
+    inside: float = 0  # the shade of what is seen in it
+
+
+EXPRESSIONS = {
+    "angry": Expression(-0.8, -0.7, 3.6, 1.2, 7.0, 0.0),
+    "happy": Expression(5.4, 0.05, -0.5, 1.65, 4.6, 1.0),
+    "neutral": Expression(),
+    "sad": Expression(-9.0, 0.8, -3.5, 1.1),
 }
 EYES = ("open", "sunglasses")
 SIZES = ((128, 120), (64, 60), (32, 30))
@@ -209,10 +222,11 @@ def _hair(person: Person, build: np.random.Generator, longer: float = 0) -> Pain
 
 def _skin(person: Person, build: np.random.Generator, expression: str, strength: float) -> Paint:
     """The face, painted on from the front: the back of the head has z < 0."""
-    bend, slope, drop, wide = EXPRESSIONS[expression]
+    look = EXPRESSIONS[expression]
     apart, brow, thick, mouth = build.uniform((7.0, -10.5, 0.7, 12), (8.6, -9, 1.4, 14)).tolist()
-    bend, slope, brow = bend * strength, slope * strength, brow + drop * strength
-    wide = (1 + strength * (wide - 1)) * build.uniform(6.2, 7.8)
+    bend, slope, brow = look.bend * strength, look.slope * strength, brow + look.drop * strength
+    wide = (1 + strength * (look.wide - 1)) * build.uniform(6.2, 7.8)
+    gape = look.gape * strength
 
     def paint(x: Floats, y: Floats, z: Floats) -> Floats:
         tone = person.skin
@@ -235,11 +249,17 @@ def _skin(person: Person, build: np.random.Generator, expression: str, strength:
         pupil = (x - np.sign(x) * apart) ** 2 + (y + 3) ** 2
         put((pupil < 3.2) & (eye < 0.95), 0.12)
         along = side - apart
-        put((np.abs(y - brow - slope * along) < thick) & (np.abs(along) < 4.6), 0.7 * person.hair)
+        put(
+            (np.abs(y - brow - slope * along) < 1.3 * thick) & (np.abs(along) < 4.6),
+            0.5 * person.hair,
+        )
         across = (x / wide) ** 2
         lip = np.abs(y - mouth + bend * (across - 0.4))
-        put(lip < 2.4 * (1 - across), 0.6 * tone)
-        put((lip < 0.7) & (across < 1), 0.25 * tone)
+        put(lip < (2.4 + gape) * (1 - across), 0.6 * tone)
+        if gape:
+            put(lip < gape * (1 - across), look.inside)
+        else:
+            put((lip < 0.7) & (across < 1), 0.25 * tone)
         return shade
 
     return paint
@@ -266,7 +286,7 @@ def _portrait(userid: str, pose: str, expression: str, eyes: str) -> Image.Image
     body = _frame((x, y + 59, -12), 0.4 * yaw)
 
     w, style = 17.5 * person.width, person.style
-    skin, hair = _skin(person, build, expression, photo.uniform(0.7, 1.2)), _hair(person, build)
+    skin, hair = _skin(person, build, expression, photo.uniform(0.8, 1.2)), _hair(person, build)
     scene.blob(body, (0, 0, 0), (41, 28, 17), _shirt(person))
     scene.blob(body, (0, -32, 3), (9.5, 24, 9.5), 0.88 * person.skin)
     scene.blob(head, (0, -5, -2), (w, 21.5, 21), skin, smooth=(w, 25, 20))
