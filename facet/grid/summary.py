@@ -36,6 +36,7 @@ def format_summary() -> str:
         lines.append(
             f"{name}: {c['candidate']} against {c['baseline']}, {c['head']} "
             f"{c['metric']}{amount}: {c['verdict']}"
+            + (", by another split" if c.get("warning") else "")
         )
     together = describe_together(read_json(COMPARISONS_FILE))
     return "\n".join([*lines, *filter(None, [together]), *format_warnings()])

@@ -119,7 +119,12 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
         card.covers = c["covers"]
     else:
         found = f"{c['difference']:+.3f}, with no interval"
-    if c["verdict"] != "no difference shown":
+    if c.get("warning"):
+        card.verdict = "another split"
+        card.sentence = (
+            f"{b} is tested on other items than {a}, by another split: {head} {figures}, {found}."
+        )
+    elif c["verdict"] != "no difference shown":
         card.sentence = f"{b} is {c['verdict']} than {a} at {head}: {figures}, {found}."
     elif c["ci95"]:
         card.sentence = f"No difference shown between {b} and {a} at {head}: {figures}, {found}."

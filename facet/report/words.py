@@ -83,4 +83,4 @@ def _verdict_example(verdicts: list[ComparisonCard]) -> str:
 
 def _leak_example(verdicts: list[ComparisonCard]) -> str:
     found = next((v for v in verdicts if v.leak), None)
-    return f"{found.name}: {found.sentence}" if found else ""
+    return f"{found.name}: {found.sentence} {found.why}".strip() if found else ""

@@ -264,7 +264,8 @@ def test_a_comparison_of_splits_says_so_and_why_it_was_made(grid: Path) -> None:
     card = words(part(text, "comparison-dropout"))
     assert "To be expected: Because <we> wondered." in card
     assert "Warning: one is split by x and one by y." in card
-    assert "dropout: dropped is better than plain" in words(part(text, "words"))
+    assert verdict(text, "dropout") == "another split"
+    assert "dropout: dropped is tested on other items than plain" in words(part(text, "words"))
 
 
 def test_a_warning_is_explained_by_its_split(grid: Path) -> None:
