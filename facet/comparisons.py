@@ -127,11 +127,11 @@ def describe_together(verdicts: Mapping[str, ComparisonResult]) -> str:
         kept = [name for name, v in adjusted.items() if v[key] < statistics.LEVEL]
         return ", ".join(kept) or "none"
 
+    n = len(adjusted)
     return (
-        f"Among all {len(adjusted)} comparisons, {names('holm')} can be claimed with a "
-        "chance of at most 5 % that any claim is false (Holm), and "
-        f"{names('benjamini_hochberg')} if 5 % of the claims may be false in the mean "
-        "(Benjamini-Hochberg)."
+        f"{n} comparisons have {n} occasions to be lucky. With a chance of at most "
+        f"5 % that any claim is false (Holm) one may claim: {names('holm')}. If 5 % of the "
+        f"claims may be false on average (Benjamini-Hochberg): {names('benjamini_hochberg')}."
     )
 
 

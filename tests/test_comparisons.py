@@ -223,8 +223,11 @@ def test_comparisons_that_are_made_together_say_what_holds_together() -> None:
     assert verdicts["a"]["holm"] == pytest.approx(0.003)
     assert "holm" not in verdicts["d"]
     words = comparisons.describe_together(verdicts)
-    assert words.startswith("Among all 3 comparisons, a can be claimed with")
-    assert "(Holm), and a, b, c if 5 %" in words
+    assert words.startswith("3 comparisons have 3 occasions to be lucky.")
+    assert words.endswith(
+        "(Holm) one may claim: a. If 5 % of the claims may be false on average "
+        "(Benjamini-Hochberg): a, b, c."
+    )
     assert comparisons.describe_together({"a": verdict(0.01), "d": verdict(None)}) == ""
 
 

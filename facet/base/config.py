@@ -405,7 +405,7 @@ class Comparison(Strict):
     head: str
     metric: Metric
     why: str = ""
-    """What to expect and why, in a sentence for the report."""
+    """The reason for what comes out, in a sentence for the report."""
 
 
 class Parameters(Strict):

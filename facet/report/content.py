@@ -21,7 +21,7 @@ class ComparisonCard:
     head: str
     seeds: list[int]
     sentence: str = ""
-    why: str = ""  # what was to be expected, in params.yaml's words
+    why: str = ""  # the reason, in params.yaml's words
     leak: bool = False  # whether it compares splits and not networks
     found: str = ""  # the difference with its interval, in a few words; empty without one
     remarks: list[str] = field(default_factory=list)

@@ -69,6 +69,8 @@ from facet.report.results import Results, load_if_present, mean, read_optional, 
 from facet.report.words import explain_words
 from facet.tracking import provenance
 
+# What params.yaml says of how a network is trained, which a logistic regression does not heed.
+OF_NETWORKS = ("batch", "epochs", "learning_rate", "network", "schedule")
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
 GALLERY = 9  # right and wrong answers of each head
 # What a warning of facet/evaluation/warnings.py means, by its name.
@@ -140,10 +142,11 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
         why = "one seed is not a result" if seeds == 1 else "there are too few groups of test items"
         card.verdict = "no claim"
         card.sentence = f"No claim about {b} against {a} at {head}: {why} ({figures}, {found})."
-    if c["verdict"] != "no difference shown" and c.get("holm", 0.0) >= LEVEL:
+    if card.verdict in ("better", "worse") and c.get("holm", 0.0) >= LEVEL:
         card.remarks.append(
-            "This verdict stands for itself. Among all comparisons of this page it is no claim: "
-            f"Holm's adjusted p is {c['holm']:.2f}."
+            "So it is by itself. Together with the other comparisons of this page it is no claim: "
+            "p, the chance of a difference as large as this where there is none, is "
+            f"{c['holm']:.2f} after Holm's correction, and not below {LEVEL:g}."
         )
     if words := c.get("warning"):
         card.leak = True
@@ -174,6 +177,8 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
 def experiment_parameters(experiment: str, results: Results) -> dict[str, Any]:
     """All that `params.yaml` says of an experiment, by dotted key: how it augments included."""
     own = merge(results.tree["defaults"], results.tree["experiments"][experiment])
+    if own.get("logistic_regression"):
+        own = {k: v for k, v in own.items() if k not in OF_NETWORKS}
     augment = results.parameters.datasets[own["dataset"]].augment.of_experiment(experiment)
     return flatten(own | {"augment": augment.model_dump(exclude={"experiments"})})
 

@@ -20,31 +20,32 @@ def explain_words(results: Results, verdicts: list[ComparisonCard]) -> list[Word
     return [
         Word(
             "Chance",
-            "What answering without looking gets. Who always names the commonest class is right as "
-            "often as that class occurs, which may be most of the time; so classes are averaged "
-            "(balanced accuracy), where the same habit gets 1 over the number of classes. A figure "
-            "is worth what it is above its chance.",
+            "What answering without looking gets. Always naming the commonest class is right as "
+            "often as that class occurs, which can be most of the time. Balanced accuracy is a mean over "
+            "the classes, so that this habit gets no more than 1 over their number. Compare each "
+            "figure with its own chance.",
             _chance_example(results),
         ),
         Word(
             "Interval",
-            "With other test items or another seed each figure would have come out a little "
-            "differently. The interval [low, high] says how much: of a hundred such intervals "
-            "about 95 hold the true value.",
+            "With other test items, and in a comparison with other seeds, each figure would have "
+            "come out a little differently. The interval [low, high] says how much: of a hundred "
+            "such intervals about 95 hold the true value.",
             _interval_example(verdicts),
         ),
         Word(
             "Verdict",
             "What the interval of a difference lets one say. All of it above 0: better. All below: "
             "worse. With 0 inside: no difference shown, which is not to say that there is none; "
-            "the interval says how large it may still be.",
+            "the interval says how large it may still be. Another split: the two were tested on "
+            "different items, so that a difference says nothing of the networks.",
             _verdict_example(verdicts),
         ),
         Word(
             "Leak",
-            "A test item is to be new to the network. Where something nearly the same was trained "
-            "on, as another photo of one sitting is, the test measures recognition and not what "
-            "was meant: the figure is too good, or too bad if the near copies have other labels.",
+            "A test item is to be new to the network. If nearly the same was trained on, like "
+            "another photo of the same sitting, the network need only recognise it. Its figure is "
+            "then too good; or too bad, if the near copies have another label.",
             _leak_example(verdicts),
         ),
     ]
@@ -83,4 +84,4 @@ def _verdict_example(verdicts: list[ComparisonCard]) -> str:
 
 def _leak_example(verdicts: list[ComparisonCard]) -> str:
     found = next((v for v in verdicts if v.leak), None)
-    return f"{found.name}: {found.sentence} {found.why}".strip() if found else ""
+    return f"{found.name}. {found.sentence} {found.why}".strip() if found else ""
