@@ -190,20 +190,26 @@ class TargetPlugin(WorkerPlugin):
         return answer | where
 
     def _take(self) -> TargetProcess:
-        """A process that has nothing to do, made if there is none."""
+        """A process that has nothing to do, made if there is none.
+
+        Raises RuntimeError where the coordinator ends meanwhile: nobody would end the process.
+        """
         self.first.join()
         with self.lock:
-            while self.idle:
+            while self.idle and not self.ended:
                 process = self.idle.pop()
                 if process.lives():
                     self.busy.append(process)
                     return process
                 process.end()
-        process = TargetProcess(self.url, self.commit, self.environment)
-        if not process.unfit:
+        if not self.ended:
+            process = TargetProcess(self.url, self.commit, self.environment)
             with self.lock:
-                self.busy.append(process)
-        return process
+                if not self.ended:
+                    self.busy += [] if process.unfit else [process]
+                    return process
+            process.end()
+        raise RuntimeError("the coordinator has ended")
 
 
 def make_target(plugin: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ def explain_words(results: Results, verdicts: list[ComparisonCard]) -> list[Word
         Word(
             "Chance",
             "What answering without looking gets. Always naming the commonest class is right as "
-            "often as that class occurs, which can be most of the time. Balanced accuracy is a mean over "
-            "the classes, so that this habit gets no more than 1 over their number. Compare each "
-            "figure with its own chance.",
+            "often as that class occurs, which can be most of the time. Balanced accuracy is a "
+            "mean over the classes, so that this habit gets no more than 1 over their number. "
+            "Compare each figure with its own chance.",
             _chance_example(results),
         ),
         Word(

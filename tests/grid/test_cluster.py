@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -30,6 +31,7 @@ import trustme
 import yaml
 from moto.server import ThreadedMotoServer
 
+from facet.grid import cluster_plugin
 from facet.grid.cluster import unpack_notes
 from tests.helpers import Project, wait_for_end, wait_until
 
@@ -380,6 +382,35 @@ def test_ctrl_c_keeps_what_was_made_and_leaves_nothing_running(
 
     wait_until(lambda: not stages(), "the end of the targets", 30)
     del shared_things.project.parameters["experiments"]["dropped"]["epochs"]
+
+
+def test_a_target_that_begins_as_its_coordinator_ends_is_not_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    living: list[Any] = []
+
+    class Process:
+        unfit = ""
+
+        def __init__(self, *_: Any) -> None:
+            living.append(self)
+
+        def lives(self) -> bool:
+            return self in living
+
+        def end(self) -> None:
+            if self in living:
+                living.remove(self)
+
+    monkeypatch.setattr(cluster_plugin, "TargetProcess", Process)
+    plugin = cluster_plugin.TargetPlugin("name", "url", "commit", {})
+    worker: Any = None
+    plugin.setup(worker)
+    assert plugin._take() is living[0]
+    plugin.teardown(worker)
+    with pytest.raises(RuntimeError, match="coordinator has ended"):
+        plugin._take()
+    assert not living
 
 
 def test_tls_and_certificates(
