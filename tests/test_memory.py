@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facet import memory
-from facet.base.config import Experiment
+from facet.base.config import Experiment, LogisticRegression
 from facet.errors import InputError
 from facet.memory import GIB, MIB, check_memory, measure_network, training_memory
 from facet.models.training import predict_batch
@@ -57,6 +57,19 @@ def test_what_does_not_fit_is_refused_with_a_batch_that_does() -> None:
     wide = make_experiment(trunk=[{"dense": 100_000}, {"dense": 100_000}])
     with pytest.raises(InputError, match=r"experiments\.wide\.network"):
         check_memory("wide", wide, (11,), HEADS, 4 * GIB)
+
+
+def test_a_logistic_regression_holds_all_its_items() -> None:
+    linear = LogisticRegression()
+    spec = make_experiment(trunk=[{"flatten": True}]).model_copy(
+        update={"logistic_regression": linear}
+    )
+    few, many = (training_memory(spec, (64, 60, 1), HEADS, n) for n in (1_000, 100_000))
+    assert many - few >= 99_000 * 64 * 60 * 4
+    with pytest.raises(InputError, match=r"datasets\.faces\.size .*, or augment\.copies lower"):
+        check_memory("linear", spec, (64, 60, 1), HEADS, few, 100_000)
+    # A network leaves them on disk.
+    assert training_memory(make_experiment(trunk=[]), (11,), HEADS, 10**9) < GIB
 
 
 def test_large_images_are_predicted_in_smaller_batches() -> None:

@@ -121,6 +121,14 @@ def test_an_unusable_source_is_refused(tmp_path: Path, source: str, named: str) 
         fetch(source, tmp_path)
 
 
+def test_embedded_data_of_another_name(tmp_path: Path) -> None:
+    folder, _ = fetch("embedded:wine", tmp_path, "drinks")
+    assert (folder / "wine_quality.csv").exists()
+    (tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match="no embedded data named plants"):
+        fetch("embedded:plants", tmp_path / "other", "wine")
+
+
 def test_embedded_data_of_an_unknown_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"datasets\.plants\.source: "):
         fetch("embedded", tmp_path, "plants")
