@@ -265,7 +265,7 @@ def test_a_comparison_of_splits_says_so_and_why_it_was_made(grid: Path) -> None:
     assert "Why: Because <we> wondered." in card
     assert "Warning: one is split by x and one by y." in card
     assert verdict(text, "dropout") == "another split"
-    assert "dropout: dropped is tested on other items than plain" in words(part(text, "words"))
+    assert "dropout. dropped is tested on other items than plain" in words(part(text, "words"))
 
 
 def test_a_warning_is_explained_by_its_split(grid: Path) -> None:
