@@ -444,7 +444,13 @@ def test_tls_and_certificates(
 def test_nothing_but_notes_is_taken_from_a_worker(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name in ("metrics/costs/a-0.json", "facet/cli.py", "../out", "wandb/run-1/x"):
+        for name in (
+            "metrics/costs/a-0.json",
+            "facet/cli.py",
+            "../out",
+            "wandb/../../out",
+            "wandb/run-1/x",
+        ):
             archive.addfile(tarfile.TarInfo(name))
     unpack_notes(base64.b64encode(packed.getvalue()).decode(), tmp_path / "project")
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
