@@ -152,37 +152,39 @@ def read_predictions(run: str, head: str) -> dict[str, np.ndarray]:
     }
 
 
-def read_runs(experiment: str, head: str, seeds: list[int]) -> statistics.Runs:
-    """One side's runs."""
-    found = [read_predictions(f"{experiment}-{seed}", head) for seed in seeds]
-    return statistics.Runs(*([one[k] for one in found] for k in ("predicted", "true", "groups")))
-
-
 def read_sides(
     c: Comparison, name: str, seeds: list[int], metrics: list[StoredMetrics]
 ) -> statistics.RunPairs | statistics.SplitRuns:
-    """Both sides' runs; `metrics` are one of each side's."""
-    if metrics[0]["dataset"] == metrics[1]["dataset"]:
-        return read_pairs(c, name, seeds)
-    return statistics.SplitRuns(*(read_runs(e, c.head, seeds) for e in (c.baseline, c.candidate)))
+    """Both sides' runs, as pairs if those of a seed have the same test items; `metrics` are one of
+    each side's.
 
+    Raises InputError where they have not, on one data set.
+    """
+    a, b = (
+        [read_predictions(f"{e}-{s}", c.head) for s in seeds] for e in (c.baseline, c.candidate)
+    )
+    others = [
+        seed
+        for seed, ours, theirs in zip(seeds, a, b, strict=True)
+        if not np.array_equal(ours["names"], theirs["names"])
+    ]
+    if others and metrics[0]["dataset"] == metrics[1]["dataset"]:
+        runs = f"{c.baseline}-{others[0]} and {c.candidate}-{others[0]}"
+        raise InputError(
+            f"comparisons.{name}: {runs} were tested on different items; run `dvc repro`"
+        )
 
-def read_pairs(c: Comparison, name: str, seeds: list[int]) -> statistics.RunPairs:
-    """Both sides' runs. Raises InputError where those of a seed were tested on different items."""
-    found = statistics.RunPairs([], [], [], [])
-    for seed in seeds:
-        runs = f"{c.baseline}-{seed}", f"{c.candidate}-{seed}"
-        ours, theirs = (read_predictions(run, c.head) for run in runs)
-        if not np.array_equal(ours["names"], theirs["names"]):
-            raise InputError(
-                f"comparisons.{name}: {runs[0]} and {runs[1]} were tested on different items; "
-                "run `dvc repro`"
-            )
-        found.baseline.append(ours["predicted"])
-        found.candidate.append(theirs["predicted"])
-        found.true.append(ours["true"])
-        found.groups.append(ours["groups"])
-    return found
+    def column(side: list[dict[str, np.ndarray]], key: str) -> list[np.ndarray]:
+        return [one[key] for one in side]
+
+    if not others:
+        answers = column(a, "predicted"), column(b, "predicted")
+        return statistics.RunPairs(*answers, column(a, "true"), column(a, "groups"))
+    sides = (
+        statistics.Runs(*(column(side, k) for k in ("predicted", "true", "groups")))
+        for side in (a, b)
+    )
+    return statistics.SplitRuns(*sides)
 
 
 def plan_comparison(name: str, difference: float) -> str:
@@ -252,10 +254,10 @@ def describe_ensemble(experiment: str) -> str:
     lines = [f"{experiment}: {len(stored)} runs, alone (mean) and together"]
     heads = [key.removesuffix("_truth") for key in stored[0] if key.endswith("_truth")]
     for head in heads:
-        true, chances = stored[0][f"{head}_truth"], [one[f"{head}_test"] for one in stored]
-        together = np.mean(chances, axis=0).argmax(1)
-        classes, groups = chances[0].shape[1], stored[0]["groups_test"]
-        wrong = [int((p.argmax(1) != true).sum()) for p in chances]
+        true, groups = stored[0][f"{head}_truth"], stored[0]["groups_test"]
+        probabilities = [one[f"{head}_test"] for one in stored]
+        together, classes = np.mean(probabilities, axis=0).argmax(1), probabilities[0].shape[1]
+        wrong = [int((p.argmax(1) != true).sum()) for p in probabilities]
         right = int((together == true).sum())
         low, high = statistics.wilson_interval(right, len(true))
         balanced, ends = statistics.balanced_accuracy(true, together, classes, groups)
@@ -273,7 +275,7 @@ def compare_experiments(
 ) -> ComparisonResult:
     """One comparison over all seeds, pairing runs by seed and by test item.
 
-    Two data sets, which differ in their split alone, have different test items and are not paired.
+    Two data sets that differ in their split have different test items and are not paired.
     """
     pairs = {s: (f"{c.baseline}-{s}", f"{c.candidate}-{s}") for s in seeds}
     first = [metrics[run] for run in pairs[seeds[0]]]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,15 @@ def test_two_splits_of_the_same_items_are_compared_unpaired_and_with_a_warning(
     assert "unpaired" in found["covers"]
     assert found["warning"].startswith("split: plain is split by sitting and leak by random")
     assert "seeds" in comparisons.plan_comparison("split", 0.2)
+    # Split alike, both have the same test items.
+    for seed in range(3):
+        shutil.rmtree(RUN.format(f"leak-{seed}"))
+        metrics = Path(METRICS.format(f"leak-{seed}")).read_text()
+        write(f"leak-{seed}", 0.95)
+        Path(METRICS.format(f"leak-{seed}")).write_text(metrics)
+    found = comparisons.compare_experiments(Comparison(**c), "split", [0, 1, 2], runs)
+    assert "unpaired" not in found["covers"]
+    assert "warning" not in found
     tree["datasets"]["leaky"]["size"] = [9, 9]
     with pytest.raises(InputError, match="differ in more than their split"):
         check_params(tree)

@@ -53,14 +53,14 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
             ) as frames,
         ):
             for frame in frames:
-                for name in frame:
-                    # A row that ends early has cells that are no strings.
-                    cells = frame[name].fillna("")
-                    if (longest := cells.str.len().max()) > LONGEST_CELL:
+                # A row that ends early has cells that are no strings.
+                for name, column in frame.fillna("").items():
+                    cells = column.tolist()
+                    if (longest := max(map(len, cells), default=0)) > LONGEST_CELL:
                         raise ValueError(
                             f"a cell of {name} has {longest:,} characters; is a quote left open?"
                         )
-                    texts = np.strings.strip(cells.to_numpy(str))
+                    texts = np.strings.strip(np.array(cells, str))
                     parts.setdefault(str(name), []).append(_compact(texts))
     except pd.errors.ParserWarning:
         raise InputError(f"{path}: a row has more cells than there are columns") from None

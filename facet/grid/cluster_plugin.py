@@ -24,7 +24,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 # Where a machine keeps its clones and DVC's cache; a folder on a disk of its own.
 FOLDER_VARIABLE = "FACET_CLUSTER_FOLDER"
 DEFAULT_FOLDER = "~/.cache/facet-cluster"
-# Dask has a worker's memory given back at once: a training is a fifth slower for it.
+# Dask has a worker's memory given back at once, which is three times the page faults of a training.
 TRIM_VARIABLE = "MALLOC_TRIM_THRESHOLD_"
 LOOK = 0.5  # seconds between two looks at how far a target is
 

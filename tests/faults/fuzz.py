@@ -25,7 +25,7 @@ from typing import Any
 
 SEEDS = Path(__file__).parent / "seeds"
 CORPUS = Path(".fuzz")  # what the fuzzer has come upon; git ignores it
-SECONDS, MEGABYTES = 5, 500
+SECONDS, MEGABYTES = 2, 500
 INSTRUMENTED = ["facet", "PIL", "yaml", "zipfile", "tarfile", "numpy.lib"]
 SEPARATOR = b"\n--\n"  # between the parts of a file that a target puts together
 
