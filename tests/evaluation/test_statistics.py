@@ -631,10 +631,11 @@ def test_sides_with_test_items_of_their_own_are_compared(metric: statistics.Metr
     assert found.p_value < statistics.LEVEL
     assert back.ci95 == pytest.approx((-found.ci95[1], -found.ci95[0]))
     assert found.difference == pytest.approx(found.candidate_mean - found.baseline_mean)
-    # Each side's own interval is narrower than that of the difference.
-    one = statistics.compare_splits(runs._replace(baseline=runs.candidate), metric, 180)
-    assert one.difference == 0
-    assert one.verdict == "no difference shown"
+    # A side against itself, unpaired, has twice its own square.
+    alike = [statistics.compare_splits(statistics.SplitRuns(x, x), metric, 180) for x in runs]
+    assert [(c.difference, c.verdict) for c in alike] == [(0, "no difference shown")] * 2
+    squares = [((c.ci95[1] - c.ci95[0]) / 2) ** 2 for c in (*alike, found) if c.ci95]
+    assert squares[2] == pytest.approx((squares[0] + squares[1]) / 2)
     plan = statistics.plan_seeds(runs, metric, 180, 0.3)
     assert plan
     assert plan.seeds
