@@ -223,7 +223,7 @@ def _hair(person: Person, build: np.random.Generator, longer: float = 0) -> Pain
 def _skin(person: Person, build: np.random.Generator, expression: str, strength: float) -> Paint:
     """The face, painted on from the front: the back of the head has z < 0."""
     look = EXPRESSIONS[expression]
-    apart, brow, thick, mouth = build.uniform((7.0, -10.5, 0.7, 12), (8.6, -9, 1.4, 14)).tolist()
+    apart, brow, thick, mouth = build.uniform((7.0, -10.5, 0.91, 12), (8.6, -9, 1.82, 14)).tolist()
     bend, slope, brow = look.bend * strength, look.slope * strength, brow + look.drop * strength
     wide = (1 + strength * (look.wide - 1)) * build.uniform(6.2, 7.8)
     gape = look.gape * strength
@@ -249,10 +249,7 @@ def _skin(person: Person, build: np.random.Generator, expression: str, strength:
         pupil = (x - np.sign(x) * apart) ** 2 + (y + 3) ** 2
         put((pupil < 3.2) & (eye < 0.95), 0.12)
         along = side - apart
-        put(
-            (np.abs(y - brow - slope * along) < 1.3 * thick) & (np.abs(along) < 4.6),
-            0.5 * person.hair,
-        )
+        put((np.abs(y - brow - slope * along) < thick) & (np.abs(along) < 4.6), 0.5 * person.hair)
         across = (x / wide) ** 2
         lip = np.abs(y - mouth + bend * (across - 0.4))
         put(lip < (2.4 + gape) * (1 - across), 0.6 * tone)
