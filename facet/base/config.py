@@ -197,6 +197,7 @@ class Read(Strict):
     parts: list[str] = []
     optional_parts: list[str] = []
     folders: list[str] = []
+    only: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     own: Own | None = None
     index: Index | None = None
     arrays: Arrays | None = None
@@ -246,6 +247,7 @@ class Augmentation(Strict):
     copies: Copies = 1
     seed: Seed = 0
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shear: Share = 0.0
     translate: Share = 0.0
     zoom: Share = 0.0
     flip: Flip | None = None

@@ -55,6 +55,7 @@ class AugmentInfo(TypedDict):
     copies: Annotated[int, "how many times as large the training part became; 1: no copies"]
     seed: Annotated[int, "augment.seed; with an image's name and the copy's number, the draw"]
     rotate: Annotated[float, "at most so many degrees"]
+    shear: Annotated[float, "at most this share of the height sideways, between top and bottom"]
     translate: Annotated[float, "at most this share of width and height"]
     zoom: Annotated[float, "at most this share larger or smaller"]
     flip: Annotated[FlipInfo | None, "mirroring; null: none"]

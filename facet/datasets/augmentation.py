@@ -28,8 +28,8 @@ def uniform_draws(names: list[str], seed: int, copy: int) -> np.ndarray:
 def affine_matrices(draws: np.ndarray, config: Augmentation, height: int, width: int) -> np.ndarray:
     """For each row of `draws` the way from a copy's pixel to its image's, N x 2 x 3 float64.
 
-    The copy is the image mirrored or not, then turned about its centre, enlarged and shifted. Each
-    matrix takes (x, y, 1), pixels right and down, to (x, y).
+    The copy is the image mirrored or not, then sheared sideways and turned about its centre,
+    enlarged and shifted. Each matrix takes (x, y, 1), pixels right and down, to (x, y).
     """
     between = 2 * draws - 1
     # Enlarging by f and shrinking by f are equally likely.
@@ -39,8 +39,10 @@ def affine_matrices(draws: np.ndarray, config: Augmentation, height: int, width:
     angle = np.deg2rad(config.rotate * between[:, 0])
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     out = np.empty((len(draws), 2, 3))
-    out[:, 0] = np.stack([cos, -sin, sin * down - cos * right + (width - 1) / 2], 1)
-    out[:, 1] = np.stack([sin, cos, -sin * right - cos * down + (height - 1) / 2], 1)
+    out[:, 0] = np.stack([cos, -sin, sin * down - cos * right], 1)
+    out[:, 1] = np.stack([sin, cos, -sin * right - cos * down], 1)
+    out[:, 0] -= config.shear * between[:, 5:6] * out[:, 1]
+    out[:, :, 2] += (width - 1) / 2, (height - 1) / 2
     mirrored = is_flipped(draws, config)
     out[mirrored, 0] *= -1
     out[mirrored, 0, 2] += width - 1
@@ -124,6 +126,7 @@ def describe_augmentation(config: Augmentation) -> AugmentInfo:
         "copies": applied.copies,
         "seed": applied.seed,
         "rotate": applied.rotate,
+        "shear": applied.shear,
         "translate": applied.translate,
         "zoom": applied.zoom,
         "flip": {"probability": flip.probability, "swap": flip.swap} if flip else None,

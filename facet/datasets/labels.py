@@ -16,8 +16,9 @@ JOINERS = {0x200C: "", 0x200D: ""}  # they show by what they do to the letters b
 def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
     """What labels and groups are made from, field by field, (N,) strings or float64.
 
-    The parts of image names, split at `_`; the folders above them; columns; constants by file.
-    Raises InputError for a name that has not the parts or the folders.
+    The parts of image names, split at `_`, "" for an optional one that a name lacks; the folders
+    above them; columns; constants by file. Raises InputError for a name that has not the parts or
+    the folders.
     """
     names = items.names.tolist()
     found = _read_folders(items, read)
@@ -31,6 +32,8 @@ def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
                     f"({'_'.join(read.parts)}); rename it or change read.parts"
                 )
         found |= {p: np.array([s[i] for s in split]) for i, p in enumerate(read.parts)}
+        for i, part in enumerate(read.optional_parts, fewest):
+            found[part] = np.array([s[i] if i < len(s) else "" for s in split])
     if both := sorted(set(found) & set(items.columns)):
         raise InputError(f"read.parts or read.folders: {both[0]} is a column of the data already")
     found |= items.columns
@@ -44,6 +47,26 @@ def read_fields(items: Items, read: Read) -> dict[str, np.ndarray]:
             raise InputError(f"read.constants: {lacking[0]} is given no {column}")
         found[column] = np.array([given[f] for f in files])
     return found
+
+
+def find_only(fields: dict[str, np.ndarray], only: dict[str, list[str]]) -> np.ndarray:
+    """The rows that have one of the values named for each field, (n,) int64.
+
+    Raises InputError for a field or a value that the data lack.
+    """
+    chosen = np.ones(len(next(iter(fields.values()))), bool)
+    for field, values in only.items():
+        if field not in fields:
+            raise InputError(f"read.only: the data have no {field}{suggest(field, fields)}")
+        found = as_text(fields[field])
+        for value in values:
+            if value not in found:
+                hint = suggest(value, np.unique(found).tolist())
+                raise InputError(f"read.only.{field}: no item has {value or '(none)'}{hint}")
+        chosen &= np.isin(found, values)
+    if not chosen.any():
+        raise InputError(f"read.only: no item has all of {', '.join(only)} as named")
+    return np.flatnonzero(chosen)
 
 
 def cut_folders(names: list[str]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from facet.datasets.items import Items
 from facet.datasets.labels import (
     check_classes,
     check_head,
+    find_only,
     make_labels,
     read_fields,
     read_own_split,
@@ -78,6 +79,10 @@ def normalise(items: Items, name: str, spec: Dataset) -> list[NewData]:
     data and `spec` do not fit each other.
     """
     fields = read_fields(items, spec.read)
+    if spec.read.only:
+        rows = find_only(fields, spec.read.only)
+        items = items.select(rows)
+        fields = {field: values[rows] for field, values in fields.items()}
     for head_name, head in spec.heads.items():
         check_head(head_name, head, fields)
     readings, size = None, (0, 0)

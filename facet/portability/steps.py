@@ -153,7 +153,7 @@ def hash_preparation() -> dict[str, str]:
     pixels = rng.integers(0, 256, (6, 40, 36, 3), dtype="uint8")
     resized = np.stack([inputs.prepare_image(x, (32, 30), Read(mode="L"), "item") for x in pixels])
     train = SplitData(resized, {}, names, names)
-    config = Augment(copies=3, rotate=20, translate=0.1, zoom=0.1)
+    config = Augment(copies=3, rotate=20, shear=0.1, translate=0.1, zoom=0.1)
     grown = augmentation.augment(replace(make_noise((1,)), splits={"train": train}), config)
     y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
     groups = rng.integers(0, 60, 400).astype(str)

@@ -44,7 +44,7 @@ def describe_augmentation(how: AugmentInfo) -> dict[str, float | str]:
     flip = how["flip"] or {"probability": 0.0, "swap": {}}
     swaps = [f"{head}: {' and '.join(pair)}" for head, pair in flip["swap"].items()]
     return {
-        **{k: how[k] for k in ("copies", "seed", "rotate", "translate", "zoom")},
+        **{k: how[k] for k in ("copies", "seed", "rotate", "shear", "translate", "zoom")},
         "flip": flip["probability"],
         "swap": "; ".join(swaps),
     }

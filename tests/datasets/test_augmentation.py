@@ -38,7 +38,7 @@ def farthest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(a.astype(int) - b).max((1, 2, 3))
 
 
-ALL = {"copies": 3, "rotate": 10, "translate": 0.1, "zoom": 0.1}
+ALL = {"copies": 3, "rotate": 10, "shear": 0.1, "translate": 0.1, "zoom": 0.1}
 FLIP = {"probability": 1.0, "swap": {"pose": ["left", "right"]}}
 
 
@@ -155,24 +155,26 @@ def test_a_copy_of_which_nothing_is_to_change_is_the_same() -> None:
     np.testing.assert_array_equal(after["X_train"][12:], after["X_train"][:12])
 
 
-# A copy's draws: turn, shift down, shift right, zoom, flip; the middle of each leaves it be.
+# A copy's draws: turn, shift down, shift right, zoom, flip, shear; the middle of each leaves it be.
 @pytest.mark.parametrize(
     ("draws", "place"),
     [
-        ([0.5, 0.5, 0.5, 0.5, 1], (1, 3)),
-        ([1, 0.5, 0.5, 0.5, 1], (1, 1)),  # 90 degrees against the clock
-        ([0.5, 1, 0.5, 0.5, 1], (3, 3)),  # two of five pixels down
-        ([0.5, 0.5, 0, 0.5, 1], (1, 1)),  # two of five pixels left
-        ([0.5, 0.5, 0.5, 1, 1], (0, 4)),  # twice as large
-        ([0.5, 0.5, 0.5, 0.5, 0], (1, 1)),  # mirrored
-        ([1, 0.5, 0.5, 0.5, 0], (3, 1)),  # mirrored, then turned
+        ([0.5, 0.5, 0.5, 0.5, 1, 0.5], (1, 3)),
+        ([1, 0.5, 0.5, 0.5, 1, 0.5], (1, 1)),  # 90 degrees against the clock
+        ([0.5, 1, 0.5, 0.5, 1, 0.5], (3, 3)),  # two of five pixels down
+        ([0.5, 0.5, 0, 0.5, 1, 0.5], (1, 1)),  # two of five pixels left
+        ([0.5, 0.5, 0.5, 1, 1, 0.5], (0, 4)),  # twice as large
+        ([0.5, 0.5, 0.5, 0.5, 0, 0.5], (1, 1)),  # mirrored
+        ([1, 0.5, 0.5, 0.5, 0, 0.5], (3, 1)),  # mirrored, then turned
+        ([0.5, 0.5, 0.5, 0.5, 1, 1], (1, 2)),  # above the centre to the left, below to the right
+        ([1, 0.5, 0.5, 0.5, 1, 1], (2, 1)),  # sheared, then turned
     ],
 )
 def test_warps_go_where_they_should(draws: list[float], place: tuple[int, int]) -> None:
     X = np.zeros((1, 5, 5, 1), "uint8")
     X[0, 1, 3] = 255
-    how = Augmentation.model_construct(rotate=90, translate=0.4, zoom=1, flip=Flip())
-    warped = warp_images(X, affine_matrices(np.array([[*draws, 0]]), how, 5, 5))
+    how = Augmentation.model_construct(rotate=90, shear=1, translate=0.4, zoom=1, flip=Flip())
+    warped = warp_images(X, affine_matrices(np.array([draws]), how, 5, 5))
     assert np.unravel_index(warped[0, ..., 0].argmax(), (5, 5)) == place
     assert warped.max() >= 250
 

@@ -125,6 +125,29 @@ def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> Non
     assert sum(map(len, photo)) == len(set.union(*photo)) == 64
 
 
+def test_only_the_items_named_by_their_parts_are_used(tmp_path: Path) -> None:
+    names = draw_faces(tmp_path)
+    for name in names:
+        path = tmp_path / "images" / name
+        image = Image.open(path)
+        image.resize((4, 4)).save(path.with_name(f"{path.stem}_2.png"))
+    read = {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]}
+    items = decode_folder(tmp_path)
+    only = {"scale": [""], "pose": ["left", "right"]}
+    content = normalise(items, "faces", spec(read=read | {"only": only}))
+    kept = np.concatenate([content[f"names_{p}"] for p in SPLITS]).tolist()
+    assert sorted(kept) == sorted(n for n in names if "_left_" in n or "_right_" in n)
+    assert content["classes_pose"].tolist() == ["left", "right"]
+    for wrong, named in (
+        ({"pse": ["left"]}, {"read.only", "pse", "pose"}),
+        ({"pose": ["lift"]}, {"read.only.pose", "lift", "left"}),
+        ({"pose": ["left"], "scale": ["4"]}, {"read.only.scale", "4"}),
+    ):
+        with pytest.raises(InputError) as e:
+            normalise(items, "faces", spec(read=read | {"only": wrong}))
+        assert named <= words_of(e.value)
+
+
 @pytest.mark.parametrize("name", ["a_b_c.png", "a_b_c_d_e.png", "a__c_d.png"])
 def test_a_name_without_its_parts_is_refused(tmp_path: Path, name: str) -> None:
     draw_faces(tmp_path)
