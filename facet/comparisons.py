@@ -235,8 +235,8 @@ def plan_comparison(name: str, difference: float) -> str:
 def describe_ensemble(experiment: str) -> str:
     """How an experiment's runs do together, in words: each class's probability is their mean.
 
-    Of the runs that are here. Raises InputError where they are fewer than two, params.yaml has no
-    such experiment, or each has a test part of its own.
+    Of the runs that are here, those of one split together. Raises InputError where they are fewer
+    than two, params.yaml has no such experiment, or each has a test part of its own.
     """
     parameters = check_params(read_params())
     if experiment not in parameters.experiments:
@@ -249,25 +249,46 @@ def describe_ensemble(experiment: str) -> str:
             f"{experiment}: {len(stored)} of its runs are here, an ensemble takes two: make repro "
             f"RUN={experiment}, or dvc pull"
         )
-    if any(not np.array_equal(one["names_test"], stored[0]["names_test"]) for one in stored):
-        raise InputError(f"{experiment}: each run has a test part of its own; nothing is shared")
-    lines = [f"{experiment}: {len(stored)} runs, alone (mean) and together"]
-    heads = [key.removesuffix("_truth") for key in stored[0] if key.endswith("_truth")]
-    for head in heads:
-        true, groups = stored[0][f"{head}_truth"], stored[0]["groups_test"]
-        probabilities = [one[f"{head}_test"] for one in stored]
+    by_split: dict[bytes, list[dict[str, np.ndarray]]] = {}
+    for one in stored:
+        by_split.setdefault(one["names_test"].tobytes(), []).append(one)
+    shared = [runs for runs in by_split.values() if len(runs) > 1]
+    if not shared:
+        raise InputError(
+            f"{experiment}: each run has a test part of its own; nothing is shared. Of several "
+            "splits run SEED has number SEED modulo their count: add seeds"
+        )
+    lines, balanced = [], []
+    for number, runs in enumerate(shared, 1):
+        split = f"; split {number} of {len(shared)}" if len(shared) > 1 else ""
+        lines.append(f"{experiment}: {len(runs)} runs, alone (mean) and together{split}")
+        words, found = _answer_together(runs)
+        lines += words
+        balanced.append(found)
+    if len(shared) > 1:
+        means = (f"{h} {np.mean([b[h] for b in balanced]):.3f}" for h in balanced[0])
+        lines.append(f"together, balanced, mean of {len(shared)} splits: {', '.join(means)}")
+    return "\n".join(lines)
+
+
+def _answer_together(runs: list[dict[str, np.ndarray]]) -> tuple[list[str], dict[str, float]]:
+    """How stored runs on one test part do together: a line and the balanced accuracy by head."""
+    first, lines, found = runs[0], [], {}
+    groups = first["groups_test"]
+    for head in (key.removesuffix("_truth") for key in first if key.endswith("_truth")):
+        true, probabilities = first[f"{head}_truth"], [one[f"{head}_test"] for one in runs]
         together, classes = np.mean(probabilities, axis=0).argmax(1), probabilities[0].shape[1]
         wrong = [int((p.argmax(1) != true).sum()) for p in probabilities]
         right = int((together == true).sum())
         low, high = statistics.wilson_interval(right, len(true))
-        balanced, ends = statistics.balanced_accuracy(true, together, classes, groups)
+        found[head], ends = statistics.balanced_accuracy(true, together, classes, groups)
         interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
         lines.append(
             f"{head}: {sum(wrong) / len(wrong):.1f} and {len(true) - right} wrong of {len(true)}; "
             f"together accuracy {right / len(true):.4f} [{low:.4f}, {high:.4f}], balanced "
-            f"{balanced:.3f}{interval}"
+            f"{found[head]:.3f}{interval}"
         )
-    return "\n".join(lines)
+    return lines, found
 
 
 def compare_experiments(

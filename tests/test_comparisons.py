@@ -269,6 +269,10 @@ def test_an_ensemble_answers_by_mean_probability(project: Path) -> None:
     write("dropped-1", 0.5, names="other")
     with pytest.raises(InputError, match="a test part of its own"):
         comparisons.describe_ensemble("dropped")
+    # Those of one split answer together: seeds 0 and 2 have the first of two.
+    write_answers("dropped-2", y, y, names="n")
+    words = comparisons.describe_ensemble("dropped")
+    assert words.startswith("dropped: 2 runs, alone (mean) and together\n")
 
 
 def test_two_splits_of_the_same_items_are_compared_unpaired_and_with_a_warning(

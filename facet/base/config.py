@@ -378,7 +378,7 @@ class Experiment(Strict):
     batch: Count
     threads: SmallCount
     learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine", "linear"]
     class_weights: Literal["none", "balanced"]
     heads: Annotated[list[str], Field(min_length=1)] | None = None
     network: Network

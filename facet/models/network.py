@@ -150,11 +150,18 @@ def loss_and_correct(logits: Any, y: Any, classes: int) -> tuple[Any, Any]:
     return loss, ops.cast(ops.equal(ops.argmax(logits, -1), y), "float32")
 
 
-def learning_rate(spec: Experiment, epoch: int) -> float:
-    """The learning rate of an epoch, counted from 0: constant, or half a cosine down to 0."""
-    if spec.schedule == "constant":
-        return spec.learning_rate
-    return spec.learning_rate * (1 + math.cos(math.pi * epoch / spec.epochs)) / 2
+def learning_rates(spec: Experiment, epoch: int) -> tuple[float, float]:
+    """The learning rate where an epoch, counted from 0, begins, and where it ends.
+
+    Constant; `cosine`, half a cosine down to 0 epoch by epoch; `linear`, a straight line down to 0
+    step by step.
+    """
+    whole, epochs = spec.learning_rate, spec.epochs
+    if spec.schedule == "linear":
+        return whole * (1 - epoch / epochs), whole * (1 - (epoch + 1) / epochs)
+    if spec.schedule == "cosine":
+        whole *= (1 + math.cos(math.pi * epoch / epochs)) / 2
+    return whole, whole
 
 
 def count_costs(model: keras.Model) -> dict[str, int]:

@@ -208,7 +208,12 @@ def test_the_seed_is_what_follows_the_last_dash() -> None:
 
 @pytest.mark.parametrize(
     ("names", "experiment"),
-    [("", "faces_shallow"), ("class", "digits_long"), ("class,sitting", "faces_batchnorm")],
+    [
+        ("", "faces_shallow"),
+        ("class", "digits_long"),
+        ("class,sitting", "faces_batchnorm"),
+        ("class,best", "faces_four"),
+    ],
 )
 def test_the_projects_own_parameters_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, experiment: str

@@ -247,7 +247,7 @@ new = any((x != y).any() for x, y in zip(model.get_weights(), other.get_weights(
 print(json.dumps({
     "layers": [[l.name, type(l).__name__] for l in model.layers],
     "shapes": {h: list(o.shape) for h, o in model.output.items()},
-    "rates": [round(network.learning_rate(spec, e), 6) for e in range(4)],
+    "rates": [[round(r, 6) for r in network.learning_rates(spec, e)] for e in range(4)],
     "same": same, "new": new, **network.count_costs(model)}))
 """
 
@@ -297,7 +297,7 @@ def test_a_network_is_built_as_described() -> None:
     assert made["multiply_adds"] == multiply_adds
     assert made["same"]
     assert made["new"]
-    assert made["rates"] == [0.1, 0.085355, 0.05, 0.014645]
+    assert made["rates"] == [[r, r] for r in (0.1, 0.085355, 0.05, 0.014645)]
 
 
 TRAIN = """
@@ -334,6 +334,11 @@ for seed in (0, 1):
         out["drawn"].append(count)
     out["rate"] = float(one.optimizer.learning_rate)
     out["steps"] = int(one.optimizer.iterations)
+out["line"] = []
+one = training(schedule="linear", epochs=2)
+for epoch in range(2):
+    out["line"].append(one.epoch()["learning_rate"])
+    out["line"].append(float(one.optimizer.learning_rate))
 for weights in ("none", "balanced"):
     one = training(share=0.1, n=100, class_weights=weights, epochs=60, learning_rate=0.02)
     for _ in range(60):
@@ -352,6 +357,8 @@ def test_an_epoch_draws_by_seed_and_number_and_takes_each_batch_once() -> None:
     # Two epochs of 50 items in batches of 8, the second at the rate of half a cosine over four.
     assert found["steps"] == 2 * 7
     assert found["rate"] == pytest.approx(0.1 * (1 + np.cos(np.pi / 4)) / 2)
+    # A line falls step by step; the last of an epoch begins after 48 of 50 items.
+    assert found["line"] == pytest.approx([0.1, 0.052, 0.05, 0.002])
     # What the inputs do not tell, a network answers by the classes' weights.
     assert found["none"] == pytest.approx(0.1, abs=0.06)
     assert found["balanced"] == pytest.approx(0.5, abs=0.12)
