@@ -275,6 +275,20 @@ def test_an_ensemble_answers_by_mean_probability(project: Path) -> None:
     assert words.startswith("dropped: 2 runs, alone (mean) and together\n")
 
 
+def test_an_ensemble_on_several_splits_is_one_for_each_and_their_mean(project: Path) -> None:
+    y = np.arange(N) % 4
+    parameters = small_parameters("embedded") | {"seeds": [0, 1, 2, 3]}
+    Path("params.yaml").write_text(json.dumps(parameters))
+    for seed in range(4):  # all of the first split's answers are right, half of the second's
+        wrong = (np.arange(N) // 4 % 2 == 0) & (seed % 2 == 1)
+        write_answers(f"plain-{seed}", y, np.where(wrong, (y + 1) % 4, y), names=f"s{seed % 2}_")
+    lines = comparisons.describe_ensemble("plain").splitlines()
+    assert [line for line in lines if "2 runs" in line] == [
+        f"plain: 2 runs, alone (mean) and together; split {n} of 2" for n in (1, 2)
+    ]
+    assert lines[-1] == "together, balanced, mean of 2 splits: pose 0.750"
+
+
 def test_two_splits_of_the_same_items_are_compared_unpaired_and_with_a_warning(
     project: Path,
 ) -> None:

@@ -48,7 +48,7 @@ def _forget(remote: Any) -> None:
 def _ask_for_each(remote: Any, stages: Iterable[Any]) -> None:
     """Have DVC ask a remote for each file of a few, where it would list all that are there.
 
-    The list grows with the grid: half a second a run where 50 runs had been pushed.
+    That list, and the time that it takes, grow with each run that was pushed.
     """
     files = sum(out.meta.nfiles or 1 for stage in stages for out in stage.outs if out.meta)
     remote.fs.CAN_TRAVERSE = files > FEW

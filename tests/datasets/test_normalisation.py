@@ -107,14 +107,22 @@ def test_equal_images_are_one_group_whatever_their_names(faces: Items) -> None:
     assert sum(map(len, sets)) == len(set.union(*sets))
 
 
-def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> None:
+TWO_SCALES = {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]}
+
+
+def draw_two_scales(tmp_path: Path) -> list[str]:
+    """Faces, each again at a smaller scale; the names of the large ones."""
     names = draw_faces(tmp_path)
     for name in names:
         path = tmp_path / "images" / name
-        image = Image.open(path)
-        image.resize((4, 4)).save(path.with_name(f"{path.stem}_2.png"))
+        Image.open(path).resize((4, 4)).save(path.with_name(f"{path.stem}_2.png"))
+    return names
+
+
+def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> None:
+    draw_two_scales(tmp_path)
     changes = {
-        "read": {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]},
+        "read": TWO_SCALES,
         "split": {"by": "random"},
     }
     content = normalise(decode_folder(tmp_path), "faces", spec(**changes))
@@ -126,15 +134,10 @@ def test_scales_of_one_photo_stay_together_even_at_random(tmp_path: Path) -> Non
 
 
 def test_only_the_items_named_by_their_parts_are_used(tmp_path: Path) -> None:
-    names = draw_faces(tmp_path)
-    for name in names:
-        path = tmp_path / "images" / name
-        image = Image.open(path)
-        image.resize((4, 4)).save(path.with_name(f"{path.stem}_2.png"))
-    read = {"parts": ["userid", "pose", "expression", "eyes"], "optional_parts": ["scale"]}
+    names = draw_two_scales(tmp_path)
     items = decode_folder(tmp_path)
     only = {"scale": [""], "pose": ["left", "right"]}
-    content = normalise(items, "faces", spec(read=read | {"only": only}))
+    content = normalise(items, "faces", spec(read=TWO_SCALES | {"only": only}))
     kept = np.concatenate([content[f"names_{p}"] for p in SPLITS]).tolist()
     assert sorted(kept) == sorted(n for n in names if "_left_" in n or "_right_" in n)
     assert content["classes_pose"].tolist() == ["left", "right"]
@@ -144,7 +147,7 @@ def test_only_the_items_named_by_their_parts_are_used(tmp_path: Path) -> None:
         ({"pose": ["left"], "scale": ["4"]}, {"read.only.scale", "4"}),
     ):
         with pytest.raises(InputError) as e:
-            normalise(items, "faces", spec(read=read | {"only": wrong}))
+            normalise(items, "faces", spec(read=TWO_SCALES | {"only": wrong}))
         assert named <= words_of(e.value)
 
 

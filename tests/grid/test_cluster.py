@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -29,10 +30,13 @@ import psutil
 import pytest
 import trustme
 import yaml
+from dvc.repo import Repo
 from moto.server import ThreadedMotoServer
 
 from facet.grid import cluster_plugin
 from facet.grid.cluster import unpack_notes
+from facet.grid.dvc_session import load_stages
+from facet.grid.remote_store import open_remote, push_stages
 from tests.helpers import Project, wait_for_end, wait_until
 
 KILLS = int(os.environ.get("KILLS", "1"))
@@ -230,6 +234,29 @@ def end(process: subprocess.Popen[str], status: int = 0) -> str:
 
 def stage_entries(project: Project) -> str:
     return (project.folder / "dvc.lock").read_text()
+
+
+def test_a_push_of_few_files_asks_for_those_alone(
+    shared_things: Shared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However many the remote holds: a list of all would take longer with each run."""
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        "init --quiet --no-scm",
+        "remote add --quiet --default store s3://store/few",
+        "stage add --quiet --run --name make --outs a --outs b 'echo 1 > a; echo 2 > b'",
+    ):
+        subprocess.run([Path(DASK).with_name("dvc"), *shlex.split(words)], check=True)
+    caplog.set_level(logging.INFO, "werkzeug")
+    with Repo() as repo:
+        push_stages(repo, list(load_stages(repo).values()), open_remote(repo))
+    requests = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    assert sum("PUT /store/few/" in line for line in requests) == 2
+    # With a delimiter a listing ends at the folder, of which there are 256.
+    assert [r for r in requests if "list-type" in r and "delimiter=/" not in r] == []
 
 
 @pytest.mark.timeout(400 * KILLS)
