@@ -19,7 +19,7 @@ MIB, GIB = 1 << 20, 1 << 30
 # moments, what an update works with). The last factor is for what the kernels take for themselves.
 PROCESS = 400 * MIB
 COPIES_OF_WEIGHTS = 6
-COPIES_OF_ITEMS = 3  # that a logistic regression holds: as stored, as numbers, what L-BFGS makes
+COPIES_OF_ITEMS = 3  # that a baseline holds: as stored, as numbers, what L-BFGS makes of them
 KERNELS = 1.2
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -85,14 +85,14 @@ def training_memory(
     """An estimate of the anonymous memory that training an experiment takes, in bytes.
 
     `shape` is an item's, `heads` has each head's number of classes. However many `items` there are
-    to train on, a network leaves them on disk; a logistic regression is fitted to all at once.
+    to train on, a network leaves them on disk; a baseline is fitted to all at once.
     """
     size = measure_network(spec, shape, heads)
     # On the way back, the gradient of the largest output and what it is made of are there too.
     training = spec.batch * (size.kept + 2 * size.largest)
     predicting = predict_batch(shape) * 2 * size.largest
     weights = COPIES_OF_WEIGHTS * size.parameters
-    at_once = COPIES_OF_ITEMS * items * math.prod(shape) if spec.logistic_regression else 0
+    at_once = COPIES_OF_ITEMS * items * math.prod(shape) if spec.is_baseline else 0
     return PROCESS + int(FLOAT * (weights + KERNELS * max(training, predicting) + at_once))
 
 
@@ -138,7 +138,7 @@ def check_memory(
         return
     at = f"experiments.{name}"
     smaller = spec.model_copy()
-    while smaller.batch > 1 and not spec.logistic_regression:
+    while smaller.batch > 1 and not spec.is_baseline:
         smaller = spec.model_copy(update={"batch": smaller.batch // 2})
         if training_memory(smaller, shape, heads) <= limit:
             advice = f"set {at}.batch to {smaller.batch}"
@@ -146,7 +146,7 @@ def check_memory(
     else:
         advice = (
             f"set datasets.{spec.dataset}.size to something smaller, or augment.copies lower"
-            if spec.logistic_regression
+            if spec.is_baseline
             else f"set datasets.{spec.dataset}.size to something smaller, or pool the first layers"
             if len(shape) == 3
             else f"give {at}.network narrower layers"

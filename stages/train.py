@@ -19,9 +19,8 @@ from facet.models.checkpoint import (
     save_run,
     train_to_end,
 )
-from facet.models.logistic import LogisticTraining
+from facet.models.kinds import make_training
 from facet.models.runtime import configure_tensorflow, visible_gpus
-from facet.models.training import Training
 from facet.tracking import provenance, wandb_run
 from facet.tracking.run_config import describe_config
 
@@ -59,8 +58,7 @@ def main(run: str) -> None:
         tracked.log(wandb_run.epoch_metrics(row) | speed, step=int(row["epoch"]))
 
     try:
-        kind = LogisticTraining if spec.logistic_regression else Training
-        training = kind(spec, data, seed)
+        training = make_training(spec, data, seed)
         resumed = load_checkpoint(training, checkpoint)
         if resumed:
             print(f"{run}: going on after epoch {len(training.history)}")

@@ -250,6 +250,7 @@ class Augmentation(Strict):
     shear: Share = 0.0
     translate: Share = 0.0
     zoom: Share = 0.0
+    elastic: Share = 0.0
     flip: Flip | None = None
 
     def check_swaps(self, heads: Any, at: str) -> None:
@@ -361,6 +362,10 @@ class Network(Strict):
     heads: dict[str, list[Layer]] = {}
 
 
+# What an experiment can have in place of a network.
+BASELINES = ("logistic_regression", "extra_trees")
+
+
 class LogisticRegression(Strict):
     """How scikit-learn fits a logistic regression for each head."""
 
@@ -368,6 +373,14 @@ class LogisticRegression(Strict):
     """The inverse strength of the L2 penalty, as scikit-learn has it."""
     iterations: Count = 200
     """Of L-BFGS, at most."""
+
+
+class ExtraTrees(Strict):
+    """How scikit-learn grows extremely randomised trees for each head."""
+
+    trees: Annotated[int, Field(gt=0, le=10_000)] = 100
+    leaf: Count = 1
+    """Training items in a leaf, at least."""
 
 
 class Experiment(Strict):
@@ -384,6 +397,8 @@ class Experiment(Strict):
     network: Network
     logistic_regression: LogisticRegression | None = None
     """In place of a network and its epochs: a baseline that a network must beat."""
+    extra_trees: ExtraTrees | None = None
+    """The same, of trees."""
     gpu: bool = False
     """Whether a cluster is to train it on a machine with a GPU; one machine uses what it has."""
 
@@ -393,10 +408,18 @@ class Experiment(Strict):
         if isinstance(value, dict) and "augment" in value:
             at = f"datasets.{value.get('dataset', 'NAME')}.augment.experiments"
             raise ValueError(f"augment: write it at {at}, under the experiment's name")
-        if isinstance(value, dict) and value.get("logistic_regression") is not None:
+        kinds = [k for k in BASELINES if isinstance(value, dict) and value.get(k) is not None]
+        if len(kinds) > 1:
+            raise ValueError(f"{' and '.join(kinds)}: one of them makes an experiment")
+        if kinds:
             # The defaults are a network's.
             return value | {"epochs": 1, "network": {"trunk": [{"flatten": True}], "heads": {}}}
         return value
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is scikit-learn's, fitted to all items at once, and no network."""
+        return any(getattr(self, kind) for kind in BASELINES)
 
 
 class Comparison(Strict):

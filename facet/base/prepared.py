@@ -58,6 +58,7 @@ class AugmentInfo(TypedDict):
     shear: Annotated[float, "at most this share of the height sideways, between top and bottom"]
     translate: Annotated[float, "at most this share of width and height"]
     zoom: Annotated[float, "at most this share larger or smaller"]
+    elastic: Annotated[float, "at most this share of the height, each node of a grid by itself"]
     flip: Annotated[FlipInfo | None, "mirroring; null: none"]
 
 

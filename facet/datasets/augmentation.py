@@ -14,6 +14,8 @@ from facet.base.processor import usable_cores
 from facet.errors import InputError
 
 cv2.setNumThreads(0)  # a thread for each chunk of images is faster than several for one image
+CELLS = 4  # of the grid that `elastic` lays over an image, along each side
+NODES = CELLS + 3  # of cubic B-splines over so many cells
 
 
 def uniform_draws(names: list[str], seed: int, copy: int) -> np.ndarray:
@@ -49,22 +51,64 @@ def affine_matrices(draws: np.ndarray, config: Augmentation, height: int, width:
     return out
 
 
+def elastic_nodes(
+    names: list[str], config: Augmentation, copy: int, height: int
+) -> np.ndarray | None:
+    """How far the nodes of a grid over each image move: right, then down, in pixels.
+
+    N x 2 x NODES x NODES float64, uniform up to `config.elastic` of the height; None if that is 0.
+    """
+    if not config.elastic:
+        return None
+    shape = (-1, 2, NODES, NODES)
+    numbers = 4 * 2 * NODES**2
+    digests = (
+        hashlib.shake_256(f"{config.seed}/{copy}/{n}/elastic".encode()).digest(numbers)
+        for n in names
+    )
+    draws = np.frombuffer(b"".join(digests), "<u4").reshape(shape) / 2.0**32
+    return config.elastic * height * (2 * draws - 1)
+
+
+def spline_weights(pixels: int) -> np.ndarray:
+    """What each node of a side weighs at each pixel of it, pixels x NODES float64, rows sum to 1.
+
+    Uniform cubic B-splines; the first and the last node lie a cell outside the image.
+    """
+    place = (np.arange(pixels) + 0.5) / pixels * CELLS
+    away = np.abs(place[:, None] - np.arange(-1, CELLS + 2))
+    near = 2 / 3 - away**2 + away**3 / 2
+    return np.where(away < 1, near, (2 - away).clip(0) ** 3 / 6)
+
+
 def is_flipped(draws: np.ndarray, config: Augmentation) -> np.ndarray:
     """Which of the copies are mirrored, (N,) bool."""
     return draws[:, 4] < (config.flip.probability if config.flip else 0)
 
 
-def warp_images(X: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+def warp_images(X: np.ndarray, matrices: np.ndarray, nodes: np.ndarray | None) -> np.ndarray:
     """Images sampled at other places, N x height x width x channels uint8.
 
-    `matrices` as `affine_matrices` gives them; bilinear, the edge continued outwards. OpenCV's
-    warpAffine has the same bytes on every processor with AVX2 (`facet portable` compares them).
+    `matrices` as `affine_matrices` gives them, `nodes` as `elastic_nodes`: a pixel is moved by them
+    and then taken where its matrix says (elastic distortion: Simard, Steinkraus and Platt 2003, but
+    by splines in place of smoothed noise). Bilinear, the edge continued outwards. OpenCV's
+    warpAffine and remap have the same bytes on every processor with AVX2 (`facet portable` compares
+    them).
     """
     out = np.empty_like(X)
-    size = (X.shape[2], X.shape[1])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for image, matrix, place in zip(X, matrices, out, strict=True):
-        cv2.warpAffine(image, matrix, size, place, flags, cv2.BORDER_REPLICATE)
+    height, width = X.shape[1:3]
+    if nodes is None:
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        for image, matrix, place in zip(X, matrices, out, strict=True):
+            cv2.warpAffine(image, matrix, (width, height), place, flags, cv2.BORDER_REPLICATE)
+        return out
+    rows, columns = spline_weights(height), spline_weights(width)
+    down, right = np.mgrid[:height, :width]
+    for image, matrix, moved, place in zip(X, matrices, nodes, out, strict=True):
+        aside, below = rows @ moved @ columns.T + (right, down)
+        where = [m[0] * aside + m[1] * below + m[2] for m in matrix]
+        x, y = np.asarray(where, "float32")
+        cv2.remap(image, x, y, cv2.INTER_LINEAR, place, cv2.BORDER_REPLICATE)
     return out
 
 
@@ -89,8 +133,10 @@ def make_images(train: SplitData, config: Augmentation) -> Iterator[np.ndarray]:
     def make(place: tuple[int, int]) -> np.ndarray:
         copy, start = place
         rows = slice(start, start + CHUNK_ITEMS)
-        draws = uniform_draws(train.names[rows].tolist(), config.seed, copy)
-        return warp_images(train.X[rows], affine_matrices(draws, config, height, width))
+        names = train.names[rows].tolist()
+        draws = uniform_draws(names, config.seed, copy)
+        nodes = elastic_nodes(names, config, copy, height)
+        return warp_images(train.X[rows], affine_matrices(draws, config, height, width), nodes)
 
     places = [(c, start) for c in range(1, config.copies) for start in range(0, n, CHUNK_ITEMS)]
     warped = map_ahead(make, places, usable_cores())
@@ -129,6 +175,7 @@ def describe_augmentation(config: Augmentation) -> AugmentInfo:
         "shear": applied.shear,
         "translate": applied.translate,
         "zoom": applied.zoom,
+        "elastic": applied.elastic,
         "flip": {"probability": flip.probability, "swap": flip.swap} if flip else None,
     }
 

@@ -78,11 +78,11 @@ def load_checkpoint(training: Training, path: Path) -> bool:
         state = load_arrays(path)
         columns = state["columns"].tolist()
         history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
-        values = [state[f"variable_{i:04d}"] for i in range(len(variables))]
+        values = [state[f"variable_{i:04d}"] for i in range(len(state) - 2)]
     except (InputError, KeyError, TypeError, ValueError):
         return False
     # All of it or nothing: a training that begins anew must not have some of these weights.
-    if any(v.shape != value.shape for v, value in zip(variables, values, strict=True)):
+    if [v.shape for v in variables] != [value.shape for value in values]:
         return False
     for v, value in zip(variables, values, strict=True):
         v.assign(value)

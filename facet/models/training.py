@@ -45,7 +45,6 @@ class Training:
     """A training that goes epoch by epoch and can be interrupted and resumed between any two."""
 
     def __init__(self, spec: Experiment, data: StoredData, seed: int) -> None:
-        import keras
         import tensorflow as tf
 
         from facet.models import network
@@ -56,14 +55,29 @@ class Training:
         self.heads = spec.heads or data.about["heads"]
         self.classes = {h: len(data.classes[h]) for h in self.heads}
         self.network = network
-        shape = data.splits["train"].X.shape[1:]
-        self.model = network.build_network(spec, shape, self.classes, seed)
-        self.logits = network.make_logits_model(self.model)
-        self.optimizer = keras.optimizers.Adam(spec.learning_rate)
-        self.optimizer.build(self.model.trainable_variables)
+        self.model: Any = None
         self.history: list[dict[str, float]] = []
+        self.build()
+
+    def build(self) -> None:
+        """Make the network, its optimiser and the graphs of an epoch and of a prediction."""
+        import keras
+        import tensorflow as tf
+
+        shape = self.data.splits["train"].X.shape[1:]
+        self.model = self.network.build_network(self.spec, shape, self.classes, self.seed)
+        self.logits = self.network.make_logits_model(self.model)
+        self.optimizer = keras.optimizers.Adam(self.spec.learning_rate)
+        self.optimizer.build(self.model.trainable_variables)
         given = [tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.float32)]
         self._epoch = tf.function(self._steps, input_signature=given, autograph=False)
+        self.trace_predictions()
+
+    def trace_predictions(self) -> None:
+        """Make the graph by which `predict` asks the model."""
+        import tensorflow as tf
+
+        shape = self.data.splits["train"].X.shape[1:]
         self._predict = tf.function(
             lambda x: self.model(x, training=False),
             input_signature=[tf.TensorSpec((None, *shape), tf.float32)],

@@ -18,8 +18,7 @@ from facet.base.prepared import DataInfo, SplitData, StoredData
 from facet.datasets import augmentation, inputs
 from facet.evaluation import statistics
 from facet.models import runtime
-from facet.models.logistic import LogisticTraining
-from facet.models.training import Training
+from facet.models.kinds import make_training
 
 EPOCHS, BATCH, ITEMS = 2, 16, 40
 IMAGE, TABLE = (30, 32, 1), (11,)
@@ -113,8 +112,7 @@ def train_some(network: dict[str, Any], shape: tuple[int, ...], **changes: Any) 
             **changes,
         }
     )
-    kind = LogisticTraining if spec.logistic_regression else Training
-    training = kind(spec, make_noise(shape), seed=0)
+    training = make_training(spec, make_noise(shape), seed=0)
     rows = [list(training.epoch().values()) for _ in range(spec.epochs)]
     predictions = training.predict("test")
     return hash_arrays(*map(np.asarray, training.variables()), rows, *predictions.values())
@@ -154,7 +152,11 @@ def hash_preparation() -> dict[str, str]:
     resized = np.stack([inputs.prepare_image(x, (32, 30), Read(mode="L"), "item") for x in pixels])
     train = SplitData(resized, {}, names, names)
     config = Augment(copies=3, rotate=20, shear=0.1, translate=0.1, zoom=0.1)
-    grown = augmentation.augment(replace(make_noise((1,)), splits={"train": train}), config)
+    noise = replace(make_noise((1,)), splits={"train": train})
+    grown, bent = (
+        augmentation.augment(noise, how)
+        for how in (config, config.model_copy(update={"elastic": 0.1}))
+    )
     y, predicted = rng.integers(0, 4, 400), rng.integers(0, 4, 400)
     groups = rng.integers(0, 60, 400).astype(str)
     a, b = ([rng.integers(0, 4, 400) for _ in range(3)] for _ in range(2))
@@ -162,6 +164,7 @@ def hash_preparation() -> dict[str, str]:
     return {
         "resize": hash_arrays(resized),
         "augment": hash_arrays(np.asarray(grown.splits["train"].X)),
+        "elastic": hash_arrays(np.asarray(bent.splits["train"].X)),
         "statistics": repr(
             (
                 statistics.balanced_accuracy(y, predicted, 4, groups),
@@ -184,6 +187,7 @@ def main() -> None:
     found["logistic regression"] = train_some(
         {"trunk": [{"flatten": True}]}, IMAGE, logistic_regression={}
     )
+    found["extra trees"] = train_some({"trunk": []}, IMAGE, extra_trees={"trees": 5})
     if "--faults" in sys.argv:
         found |= {name: train_with_fault(name) for name in FAULTS}
     print(json.dumps(found))

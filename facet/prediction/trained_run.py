@@ -18,22 +18,32 @@ from facet.formats import ModelInfo
 from facet.models.runtime import configure_tensorflow
 
 ROOT = Path(__file__).parents[2]
-# What facet.models.network builds, and what Keras writes of these.
+# What facet.models.network and facet.models.forest build, and what Keras writes of these.
 KERAS_CLASSES = {
     "Activation",
     "BatchNormalization",
+    "Cast",
     "Conv2D",
     "DTypePolicy",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "Functional",
+    "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlorotUniform",
+    "Greater",
     "InputLayer",
     "MaxPooling2D",
     "Ones",
+    "RandomUniform",
     "ReLU",
+    "Sum",
+    "Take",
+    "TakeAlongAxis",
+    "TrueDivide",
+    "Where",
     "Zeros",
 }
 

@@ -69,7 +69,7 @@ from facet.report.results import Results, load_if_present, mean, read_optional, 
 from facet.report.words import explain_words
 from facet.tracking import provenance
 
-# What params.yaml says of how a network is trained, which a logistic regression does not heed.
+# What params.yaml says of how a network is trained, which a baseline does not heed.
 OF_NETWORKS = ("batch", "epochs", "learning_rate", "network", "schedule")
 SCRIPT_DATA = ("confusion", "gallery")  # of a data set, for the page's script
 GALLERY = 9  # right and wrong answers of each head
@@ -177,7 +177,7 @@ def describe_comparison(name: str, c: ComparisonResult, results: Results) -> Com
 def experiment_parameters(experiment: str, results: Results) -> dict[str, Any]:
     """All that `params.yaml` says of an experiment, by dotted key: how it augments included."""
     own = merge(results.tree["defaults"], results.tree["experiments"][experiment])
-    if own.get("logistic_regression"):
+    if results.parameters.experiments[experiment].is_baseline:
         own = {k: v for k, v in own.items() if k not in OF_NETWORKS}
     augment = results.parameters.datasets[own["dataset"]].augment.of_experiment(experiment)
     return flatten(own | {"augment": augment.model_dump(exclude={"experiments"})})

@@ -8,7 +8,16 @@ groups and filters, and so would not find a name that has the dot itself.
 from collections.abc import Mapping
 from typing import Any
 
-from facet.base.config import Experiment, Layer, LogisticRegression, Network, merge, parse_run
+from facet.base.config import (
+    BASELINES,
+    Experiment,
+    ExtraTrees,
+    Layer,
+    LogisticRegression,
+    Network,
+    merge,
+    parse_run,
+)
 from facet.base.prepared import AugmentInfo
 
 
@@ -32,9 +41,10 @@ def describe_config(
         "test_share": split["test"],
         "validation_share": split["validation"],
         "size": "x".join(map(str, size)) if size else None,
-        **experiment.model_dump(exclude={"network", "heads", "logistic_regression"}),
+        **experiment.model_dump(exclude={"network", "heads", *BASELINES}),
         "network": describe_network(experiment.network),
         "logistic_regression": describe_fit(experiment.logistic_regression),
+        "extra_trees": describe_trees(experiment.extra_trees),
         "augment": describe_augmentation(data["augment"]),
     }
 
@@ -44,7 +54,9 @@ def describe_augmentation(how: AugmentInfo) -> dict[str, float | str]:
     flip = how["flip"] or {"probability": 0.0, "swap": {}}
     swaps = [f"{head}: {' and '.join(pair)}" for head, pair in flip["swap"].items()]
     return {
-        **{k: how[k] for k in ("copies", "seed", "rotate", "shear", "translate", "zoom")},
+        **{
+            k: how[k] for k in ("copies", "seed", "rotate", "shear", "translate", "zoom", "elastic")
+        },
         "flip": flip["probability"],
         "swap": "; ".join(swaps),
     }
@@ -53,6 +65,11 @@ def describe_augmentation(how: AugmentInfo) -> dict[str, float | str]:
 def describe_fit(how: LogisticRegression | None) -> str:
     """How scikit-learn fits a baseline: `C 1, 200 iterations`; empty for a network."""
     return f"C {how.C:g}, {how.iterations} iterations" if how else ""
+
+
+def describe_trees(how: ExtraTrees | None) -> str:
+    """How scikit-learn grows a baseline: `100 trees, 2 items a leaf`; empty for a network."""
+    return f"{how.trees} trees, {how.leaf} items a leaf" if how else ""
 
 
 def describe_network(network: Network) -> str:

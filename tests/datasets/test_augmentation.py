@@ -8,7 +8,12 @@ import pytest
 
 from facet.base.config import Augment, Augmentation, Flip
 from facet.datasets import augmentation
-from facet.datasets.augmentation import affine_matrices, uniform_draws, warp_images
+from facet.datasets.augmentation import (
+    affine_matrices,
+    elastic_nodes,
+    uniform_draws,
+    warp_images,
+)
 from facet.errors import InputError
 from tests.helpers import as_arrays, as_data
 
@@ -38,7 +43,7 @@ def farthest(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(a.astype(int) - b).max((1, 2, 3))
 
 
-ALL = {"copies": 3, "rotate": 10, "shear": 0.1, "translate": 0.1, "zoom": 0.1}
+ALL = {"copies": 3, "rotate": 10, "shear": 0.1, "translate": 0.1, "zoom": 0.1, "elastic": 0.1}
 FLIP = {"probability": 1.0, "swap": {"pose": ["left", "right"]}}
 
 
@@ -174,9 +179,45 @@ def test_warps_go_where_they_should(draws: list[float], place: tuple[int, int]) 
     X = np.zeros((1, 5, 5, 1), "uint8")
     X[0, 1, 3] = 255
     how = Augmentation.model_construct(rotate=90, shear=1, translate=0.4, zoom=1, flip=Flip())
-    warped = warp_images(X, affine_matrices(np.array([draws]), how, 5, 5))
+    warped = warp_images(X, affine_matrices(np.array([draws]), how, 5, 5), None)
     assert np.unravel_index(warped[0, ..., 0].argmax(), (5, 5)) == place
     assert warped.max() >= 250
+
+
+UNMOVED = np.array([[[1.0, 0, 0], [0, 1, 0]]])
+
+
+def test_nodes_that_move_alike_shift_the_image_and_others_bend_it() -> None:
+    X = np.random.default_rng(0).integers(0, 256, (1, 24, 20, 3), dtype="uint8")
+    nodes = np.zeros((1, 2, 7, 7))
+    np.testing.assert_array_equal(warp_images(X, UNMOVED, nodes), X)
+    nodes[:, 0], nodes[:, 1] = 3, -2  # a pixel is taken from 3 to its right and 2 above
+    moved = warp_images(X, UNMOVED, nodes)
+    np.testing.assert_array_equal(moved[:, 2:, :-3], X[:, :-2, 3:])
+    # On top of a warp: mirrored, then the same shift, which the mirror turns round.
+    mirror = np.array([[[-1.0, 0, 19], [0, 1, 0]]])
+    mirrored = warp_images(X, mirror, nodes)
+    np.testing.assert_array_equal(mirrored, warp_images(X[:, :, ::-1], UNMOVED, nodes))
+    # One corner's nodes reach as far as their splines, the far half of the image stays.
+    nodes[:] = 0
+    nodes[:, :, :2, :2] = 4
+    bent = warp_images(X, UNMOVED, nodes)
+    assert (bent[:, :6, :5] != X[:, :6, :5]).any()
+    np.testing.assert_array_equal(bent[:, 12:], X[:, 12:])
+    np.testing.assert_array_equal(bent[:, :, 10:], X[:, :, 10:])
+
+
+def test_an_images_nodes_are_its_own_and_stay_within_their_share() -> None:
+    how = Augmentation(copies=3, elastic=0.1)
+    nodes = elastic_nodes(["a", "b", "c"], how, 1, 40)
+    assert nodes is not None
+    assert nodes.shape == (3, 2, 7, 7)
+    assert 3.6 < np.abs(nodes).max() <= 4
+    assert len(np.unique(nodes)) == nodes.size
+    alone = elastic_nodes(["b"], how, 1, 40)
+    np.testing.assert_array_equal(alone, nodes[1:2])
+    for other in (Augmentation(elastic=0.1, seed=1), how):
+        assert (elastic_nodes(["a"], other, 1 + (other is how), 40) != nodes[:1]).all()
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -153,6 +153,7 @@ MODEL: dict[str, Any] = {
     "split": {"by": "random", "seed": 0, "test": 0.2, "validation": 0.2},
     "augment": {
         **{"copies": 1, "seed": 0, "rotate": 0.0, "shear": 0.0, "translate": 0.0, "zoom": 0.0},
+        "elastic": 0.0,
         "flip": {"probability": 0.5, "swap": {"pose": ["a", "b"]}},
     },
     "heads": {"pose": ["a", "b"]},

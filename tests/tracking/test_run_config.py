@@ -36,6 +36,7 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
                 "shear": 0.0,
                 "translate": 0.0,
                 "zoom": 0.1,
+                "elastic": 0.0,
                 "flip": {"probability": 0.5, "swap": {"pose": ["left", "right"]}},
             },
         },
@@ -57,6 +58,7 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
         "shear": 0.0,
         "translate": 0.0,
         "zoom": 0.1,
+        "elastic": 0.0,
         "flip": 0.5,
         "swap": "pose: left and right",
     }
