@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from facet import memory
-from facet.base.config import Experiment, LogisticRegression
+from facet.base.config import Experiment, ExtraTrees, LogisticRegression
 from facet.errors import InputError
 from facet.memory import GIB, MIB, check_memory, measure_network, training_memory
 from facet.models.training import predict_batch
@@ -59,11 +59,11 @@ def test_what_does_not_fit_is_refused_with_a_batch_that_does() -> None:
         check_memory("wide", wide, (11,), HEADS, 4 * GIB)
 
 
-def test_a_logistic_regression_holds_all_its_items() -> None:
-    linear = LogisticRegression()
-    spec = make_experiment(trunk=[{"flatten": True}]).model_copy(
-        update={"logistic_regression": linear}
-    )
+@pytest.mark.parametrize(
+    "kind", [{"logistic_regression": LogisticRegression()}, {"extra_trees": ExtraTrees()}]
+)
+def test_a_baseline_holds_all_its_items(kind: dict[str, Any]) -> None:
+    spec = make_experiment(trunk=[{"flatten": True}]).model_copy(update=kind)
     few, many = (training_memory(spec, (64, 60, 1), HEADS, n) for n in (1_000, 100_000))
     assert many - few >= 99_000 * 64 * 60 * 4
     with pytest.raises(InputError, match=r"datasets\.faces\.size .*, or augment\.copies lower"):

@@ -144,6 +144,16 @@ WRONG: list[tuple[str, Any, set[str]]] = [
         {"comparisons.dropout.metric", "acc", "accuracy", "balanced_accuracy"},
     ),
     ("experiments", {}, {"experiments"}),
+    (
+        "experiments.plain",
+        {"dataset": "faces", "logistic_regression": {}, "extra_trees": {}},
+        {"experiments.plain", "logistic_regression", "extra_trees", "one"},
+    ),
+    (
+        "experiments.plain",
+        {"dataset": "faces", "extra_trees": {"trees": 0}},
+        {"experiments.plain.extra_trees.trees", "0"},
+    ),
 ]
 
 

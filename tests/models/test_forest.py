@@ -1,6 +1,7 @@
 """A forest is scikit-learn's extremely randomised trees, stored as a plain Keras model."""
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 
 from facet.base.arrays import load_arrays
-from facet.base.config import ExtraTrees
+from facet.base.config import Experiment, ExtraTrees
 from facet.base.names import PREDICTIONS_FILE
 from facet.base.storage import file_sha256, read_csv, read_json
 from facet.errors import InputError
 from facet.models import forest
+from facet.models.checkpoint import load_checkpoint, save_checkpoint, save_model
 from facet.models.forest import build_model, grow_forest
+from facet.models.kinds import make_training
+from facet.portability.steps import make_noise
 from facet.prediction.trained_run import check_layers, check_model, read_description
-from tests.helpers import Project
+from tests.helpers import Project, small_parameters
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,25 @@ def test_a_forest_goes_through_the_stages_like_a_network(prepared: Project) -> N
     X = np.load(prepared.folder / "data/augmented/trees/X_test.npy").astype("float32") / 255
     stored = load_arrays(folder / PREDICTIONS_FILE)["pose_test"]
     assert np.asarray(model(X)["pose"]) == pytest.approx(stored, abs=1e-6)
+
+
+def test_a_forest_that_was_cut_off_grows_anew(tmp_path: Path) -> None:
+    spec = Experiment.model_validate(
+        {
+            **small_parameters("embedded")["defaults"],
+            "dataset": "noise",
+            "extra_trees": {"trees": 3},
+        }
+    )
+    grown, fresh = (make_training(spec, make_noise((4,)), 0) for _ in range(2))
+    row = grown.epoch()
+    save_checkpoint(grown, tmp_path / "state.npz")
+    assert not load_checkpoint(fresh, tmp_path / "state.npz")
+    assert fresh.epoch() == row
+    # The same model makes the same file whatever was built before it in this process.
+    for training, name in ((grown, "a.keras"), (fresh, "b.keras")):
+        save_model(training.model, tmp_path / name)
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
 
 def test_what_no_table_can_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

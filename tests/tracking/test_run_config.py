@@ -22,25 +22,28 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
             "heads": {"eyes": [{"dense": 4}], "each": []},
         },
     }
-    declared = {"defaults": tree["defaults"], "experiments": {"dropped": changed}}
-    config = describe_config(
-        "dropped-3",
-        declared,
-        {
-            "split": {"by": "sitting", "seed": 7, "test": 0.25, "validation": 0.15},
-            "input": {"size": [32, 30], "mode": "L"},
-            "augment": {
-                "copies": 3,
-                "seed": 0,
-                "rotate": 8.0,
-                "shear": 0.0,
-                "translate": 0.0,
-                "zoom": 0.1,
-                "elastic": 0.0,
-                "flip": {"probability": 0.5, "swap": {"pose": ["left", "right"]}},
-            },
+    trees = {"dataset": "faces", "extra_trees": {"trees": 50, "leaf": 2}}
+    declared = {
+        "defaults": tree["defaults"],
+        "experiments": {"dropped": changed, "trees": trees},
+    }
+    data = {
+        "split": {"by": "sitting", "seed": 7, "test": 0.25, "validation": 0.15},
+        "input": {"size": [32, 30], "mode": "L"},
+        "augment": {
+            "copies": 3,
+            "seed": 0,
+            "rotate": 8.0,
+            "shear": 0.0,
+            "translate": 0.0,
+            "zoom": 0.1,
+            "elastic": 0.0,
+            "flip": {"probability": 0.5, "swap": {"pose": ["left", "right"]}},
         },
-    )
+    }
+    config = describe_config("dropped-3", declared, data)
+    assert config["extra_trees"] == ""
+    assert describe_config("trees-0", declared, data)["extra_trees"] == "50 trees, 2 items a leaf"
     assert config["dataset"] == "faces"
     assert config["experiment"] == "dropped"
     assert config["seed"] == config["epochs"] == 3
