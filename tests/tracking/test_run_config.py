@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from typing import Any
 
 from facet.base.config import flatten
 from facet.tracking.run_config import describe_config
@@ -27,7 +28,7 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
         "defaults": tree["defaults"],
         "experiments": {"dropped": changed, "trees": trees},
     }
-    data = {
+    data: dict[str, Any] = {
         "split": {"by": "sitting", "seed": 7, "test": 0.25, "validation": 0.15},
         "input": {"size": [32, 30], "mode": "L"},
         "augment": {
@@ -54,17 +55,8 @@ def test_each_knob_is_a_key_with_its_resolved_value() -> None:
     assert config["network"] == (
         "trunk: conv 8 pool 2 batchnorm, flatten, dropout 0.2; eyes: dense 4"
     )
-    assert config["augment"] == {
-        "copies": 3,
-        "seed": 0,
-        "rotate": 8.0,
-        "shear": 0.0,
-        "translate": 0.0,
-        "zoom": 0.1,
-        "elastic": 0.0,
-        "flip": 0.5,
-        "swap": "pose: left and right",
-    }
+    in_words = {"flip": 0.5, "swap": "pose: left and right"}
+    assert config["augment"] == data["augment"] | in_words
     json.dumps(config)
     # Columns, filters and groups want values, not trees.
     assert [k for k, v in config.items() if isinstance(v, (dict, list))] == ["augment"]
