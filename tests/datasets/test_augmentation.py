@@ -134,6 +134,14 @@ def test_shifts_are_a_share_of_height_and_width() -> None:
     assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
 
 
+def test_bends_are_within_their_share_and_of_each_place_by_itself() -> None:
+    down, right = moved_spots(elastic=0.2).T
+    for moved in (down, right - 10):  # a fifth of the height, most of it evened out between nodes
+        assert 2 < np.abs(moved).max() < 12.2
+        assert np.median(moved) == pytest.approx(0, abs=1)
+    assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
+
+
 def test_zooms_enlarge_and_shrink_by_the_same_factor() -> None:
     down, right = moved_spots(zoom=0.25).T
     assert np.abs(down).max() < 0.1

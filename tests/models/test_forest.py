@@ -37,7 +37,6 @@ def test_a_forest_says_what_scikit_learns_trees_say(
     classes: int, there: list[int], leaf: int, balanced: bool
 ) -> None:
     rng = np.random.default_rng(classes)
-    # Coarse numbers, so that some lie on a threshold's two sides by one bit alone.
     X = rng.integers(0, 5, (80, 6)).astype("float32") / np.float32(3)
     y = np.array(there)[rng.integers(0, len(there), 80) * rng.integers(0, 2, 80)]
     how = ExtraTrees(trees=7, leaf=leaf)
@@ -52,6 +51,14 @@ def test_a_forest_says_what_scikit_learns_trees_say(
         expected /= np.bincount(y, minlength=classes).clip(1)
         expected /= expected.sum(1, keepdims=True)
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_numbers_that_differ_by_their_last_bit_are_told_apart() -> None:
+    """A threshold between them is no float32."""
+    X = np.array([[4], [np.nextafter(np.float32(4), np.float32(5))]] * 10, "float32")
+    y = np.array([0, 1] * 10)
+    grown = grow_forest(X, y, 2, ExtraTrees(trees=20), False, 0)
+    assert np.asarray(build_model((1,), {"h": grown})(X)["h"])[:, 0].tolist() == y.tolist()
 
 
 def test_a_forest_goes_through_the_stages_like_a_network(prepared: Project) -> None:
