@@ -33,7 +33,7 @@ B ?=
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s%s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s%s\n", $$1, $$2}'
 
 env: $(STAMP)  ## the environment in .venv, with the program `facet`: pinned, hashed, byte-code compiled
 
@@ -102,12 +102,17 @@ watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no acco
 prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 	@python -m facet prune
 
-test: $(STAMP)  ## all tests
-	python -m pytest -n 3 --dist worksteal
+PYTEST := python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+test: $(STAMP)  ## the tests to run before each push
+	$(PYTEST) -m 'not slow'
+
+test-all: $(STAMP)  ## all tests: also emulated processors, many kills, all disks and layouts
+	@facet/portability/emulator.sh
+	$(PYTEST)
 
 torture: $(STAMP)  ## kill the grid at 200 random moments, fill its disks; each time it must end as if undisturbed
-	KILLS=200 python -m pytest -x -s tests/faults/test_disk.py tests/faults/test_sudden_death.py
-	KILLS=20 python -m pytest -x -s tests/grid/test_cluster.py
+	KILLS=200 python -m pytest -x -s tests/faults/test_disk.py tests/faults/test_sudden_death.py \
+	    tests/grid/test_cluster.py
 
 fuzz: $(STAMP)  ## feed all readers mutated files for an hour, or FUZZ_SECONDS=; faults go to tests/faults/seeds
 	python -m tests.faults.fuzz $(FUZZ_SECONDS)
@@ -148,5 +153,5 @@ clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the envi
 	rm -rf dvc_plots pictures exports review.json review.md
 	git worktree prune
 
-.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test torture fuzz bench \
+.PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test test-all torture fuzz bench \
     review portable calibrate lint lock clean asked-python

@@ -85,7 +85,13 @@ def launch_stage(name: str, words: list[str]) -> None:
     """
     started = time.monotonic()
     note_progress(name)
-    status = _ask_server(name, words)
+    status = None
+    if os.environ.get(SERVER_VARIABLE):
+        # Whoever ends this process ends the connection, and with it the stage.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        die_with(os.getppid())
+        status = ask_server(["stages", name, *words])
     if status is None:
         status = _run_in_child(name, words)
     if file := os.environ.get(TIMINGS_VARIABLE):
@@ -102,21 +108,21 @@ def note_progress(stage: str, done: int = 0, total: int = 0) -> None:
             Path(file).write_text(f"{stage} {done} {total}")
 
 
-def _ask_server(name: str, words: list[str]) -> int | None:
-    """The exit status of the stage on the server; None where there is none or it has gone."""
+def ask_server(words: list[str]) -> int | None:
+    """The exit status of `python -m` with `words` on the stage server that the environment names.
+
+    0 without words if there is a server with this process's libraries. None where there is none, or
+    it has gone.
+    """
     address = os.environ.get(SERVER_VARIABLE)
     if not address:
         return None
-    # Whoever ends this process ends the connection, and with it the stage.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    die_with(os.getppid())
     own = (SERVER_VARIABLE, TIMINGS_VARIABLE)
     environment = {k: v for k, v in os.environ.items() if k not in own}
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
             server.connect("\0" + address.removeprefix("@"))
-            request = json.dumps([["stages", name, *words], os.getcwd(), environment, sys.prefix])
+            request = json.dumps([words, os.getcwd(), environment, sys.prefix])
             socket.send_fds(server, [request.encode()], [1, 2])
             answer = server.recv(16)
     except (OSError, AttributeError):  # it has gone, or this system has no such sockets

@@ -3,45 +3,109 @@
 import functools
 import http.server
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
-from tests.helpers import SHARED, Handler, Project, wandb_environment
+from facet.base import processor
+from facet.errors import InputError
+from facet.portability import emulation
+from tests.helpers import (
+    CHROMIUM,
+    REPRO,
+    SHARED,
+    Handler,
+    Project,
+    new_data,
+    wandb_environment,
+)
+from tests.warm import server_address
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+# Byte-code is kept, as where people work: compiling the project takes longer than most stages.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 START = frozenset(os.environ)
-# How long an example takes says more of the machine than of the code.
-hypothesis.settings.register_profile("facet", deadline=None)
-hypothesis.settings.load_profile("facet")
 
 
-# Files whose tests take tens of seconds each. They begin first, so that no worker is left alone
-# with them at the end.
-SLOW_FILES = (
+def why_no_mounts() -> str:
+    """Why no file system may be mounted here; empty if one may."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["mount", "-t", "tmpfs", "none", folder]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+    return done.stderr.strip()
+
+
+def why_no_emulator() -> str:
+    try:
+        emulation.find_emulator()
+    except InputError as e:
+        return str(e)
+    return ""
+
+
+def missing(there: bool, what: str) -> str:
+    return "" if there else what
+
+
+# What tests need beside Python and git, by their marker: why it is not here, empty if it is. In
+# CI a test that is skipped has failed, unless the names in MAY_SKIP say that this host lacks it.
+NEEDS = {
+    "avx2": processor.why_other_bytes,
+    "browser": lambda: missing(CHROMIUM.exists(), f"{CHROMIUM} is not here"),
+    "cluster": lambda: missing(bool(find_spec("distributed")), "Dask is not installed"),
+    "compiler": lambda: missing(bool(shutil.which("cc")), "there is no C compiler"),
+    "emulator": why_no_emulator,
+    "linux": lambda: missing(Path("/proc/self/status").exists(), "there is no /proc"),
+    "root": why_no_mounts,
+    "shared": lambda: missing(SHARED.exists(), f"{SHARED} is not here"),
+}
+find_reason = functools.cache(lambda need: NEEDS[need]())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for need in NEEDS:
+        asked = item.get_closest_marker(need) or need in getattr(item, "fixturenames", ())
+        if asked and (reason := find_reason(need)):
+            if os.environ.get("CI") and need not in os.environ.get("MAY_SKIP", "").split():
+                pytest.fail(f"{need}: {reason}; MAY_SKIP has no {need}", pytrace=False)
+            pytest.skip(f"{need}: {reason}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One server for all workers, which starts while they collect."""
+    if config.getoption("numprocesses", None):
+        server_address()
+
+
+# Files whose tests take longest: they begin first, so that no worker is left alone with one.
+SLOWEST = (
     "test_cluster.py",
-    "test_emulation.py",
-    "test_pipeline.py",
-    "test_comment.py",
     "test_sudden_death.py",
-    "test_disk.py",
-    "test_inspection.py",
-    "test_sweep.py",
-    "test_trial.py",
-    "test_dependencies.py",
-    "test_review.py",
-    "test_sync.py",
+    "test_demo.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("facet", deadline=None)
+hypothesis.settings.load_profile("facet")
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +118,6 @@ def _environment() -> Iterator[None]:
     assert not left, f"a fixture has left {left} in the environment"
     with mock.patch.dict(os.environ):
         yield
-
-
-@pytest.fixture
-def shared() -> Path:
-    """The folder of real data sets."""
-    if not SHARED.exists():
-        pytest.skip("the real data are not beside the project, in ../shared/data")
-    return SHARED
 
 
 @pytest.fixture
@@ -84,52 +140,84 @@ def serve() -> Iterator[Callable[..., tuple[str, type[Handler]]]]:
         server.server_close()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "project")
+def make_once(
+    name: str, factory: pytest.TempPathFactory, make: Callable[[Path], Project]
+) -> Project:
+    """A project of the whole session, however many workers ask for it; it is not to be changed.
+
+    The first to ask makes it, in a folder that all workers share; the others wait.
+    """
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    folder, complete = place / name / "project", place / name / "complete"
+    with FileLock(place / f"{name}.lock"):
+        if not complete.exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            make(folder)
+            complete.touch()
+    return Project(folder)
 
 
 @pytest.fixture(scope="session")
-def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("once") / "project")
-    # Long enough to be killed in the middle.
-    project.parameters["experiments"]["dropped"] |= {"epochs": 40, "schedule": "cosine"}
+def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of which nothing is made; not to be changed."""
+    return make_once("template", tmp_path_factory, Project.make)
+
+
+@pytest.fixture
+def project(template: Project, tmp_path: Path) -> Project:
+    """A project of which nothing is made, with a source of its own."""
+    shutil.copytree(template.folder.parent / "source", tmp_path / "source")
+    project = template.copy_to(tmp_path / "project")
+    project.parameters["datasets"]["faces"]["source"] = (tmp_path / "source").as_uri()
     project.write()
-    for stage in (
-        "download faces",
-        "pickle faces",
-        "normalise faces",
-        "augment plain",
-        "augment dropped",
-    ):
-        project.run(sys.executable, "-m", *f"stages.{stage}".split())
+    project.commit("start", "--amend")
     return project
-
-
-@pytest.fixture
-def prepared(_prepared: Project, tmp_path: Path) -> Project:
-    """A project whose runs can be trained at once; the one with dropout for many short epochs."""
-    return _prepared.copy_to(tmp_path / "project")
 
 
 @pytest.fixture(scope="session")
-def _tracked(_prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose runs are trained, evaluated and compared, W&B recording offline."""
-    project = _prepared.copy_to(tmp_path_factory.mktemp("tracked") / "project")
-    home = str(project.folder.parent / "home")
-    for stage in (
-        "train plain-0",
-        "train dropped-0",
-        "evaluate plain-0",
-        "evaluate dropped-0",
-        "compare",
-    ):
-        project.run(
-            sys.executable, "-m", *f"stages.{stage}".split(), **wandb_environment(), HOME=home
-        )
-    return project
+def made_once(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose grid is made, W&B recording offline; not to be changed."""
+
+    def make(folder: Path) -> Project:
+        project = template.copy_to(folder)
+        # Long enough to be killed in the middle.
+        project.parameters["experiments"]["dropped"] |= {"epochs": 40, "schedule": "cosine"}
+        project.write()
+        project.commit("longer")
+        home = folder.parent / "home"
+        home.mkdir()
+        project.run(*REPRO, **wandb_environment(), HOME=str(home))
+        return project
+
+    return make_once("made", tmp_path_factory, make)
 
 
 @pytest.fixture
-def tracked(_tracked: Project, tmp_path: Path) -> Project:
-    return _tracked.copy_to(tmp_path / "project")
+def made(made_once: Project, tmp_path: Path) -> Project:
+    """A project whose grid is made, with what W&B recorded; the one with dropout in 40 epochs."""
+    return made_once.copy_to(tmp_path / "project")
+
+
+@pytest.fixture
+def prepared(made: Project) -> Project:
+    """A project whose runs can be trained at once."""
+    for name in ("data/runs", "data/evaluations", "metrics", "wandb", "dvc.lock", ".dvc/cache"):
+        path = made.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return made
+
+
+@pytest.fixture(scope="session")
+def new_data_project(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project of two data sets nobody thought of, made by plain DVC; not to be changed."""
+
+    def make(folder: Path) -> Project:
+        project = template.copy_to(folder)
+        project.parameters |= new_data(folder.parent / "new") | {"comparisons": {}}
+        project.write()
+        project.ran()
+        return project
+
+    return make_once("new_data", tmp_path_factory, make)

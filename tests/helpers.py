@@ -1,21 +1,23 @@
 """Projects, data and processes that several tests make."""
 
+import compileall
 import contextlib
-import copy
 import http.server
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import psutil
+import pytest
 import yaml
 from PIL import Image
 
@@ -24,10 +26,15 @@ from facet.base.names import SPLITS
 from facet.base.prepared import PreparedData, SplitData, StoredData, save_prepared
 from facet.datasets import decode
 from facet.datasets.items import Images, Items
+from facet.launch import SERVER_VARIABLE
+from tests.warm import run_warm, server_address
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
+CHROMIUM = Path("/usr/bin/chromium")
 TIMEOUT = 400  # seconds that a program may take; the little grid of `small_parameters` takes 60
+REPRO = (sys.executable, "-m", "facet", "repro")
+IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
 T = TypeVar("T")
 RESULTS_HEADER = (
     "run,experiment,seed,head,accuracy,balanced_accuracy,chance,balanced_chance,ci95_low,"
@@ -187,16 +194,26 @@ def write_results(folder: Path, epochs: int, deep: float, verdict: str) -> None:
     (folder / "metrics/comparisons.json").write_text(json.dumps({"depth": one, "other": same}))
 
 
-def run_program(*words: str, folder: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in `folder`, this project's modules at hand; it ends within TIMEOUT."""
+def run_program(
+    *words: str, folder: Path = ROOT, cold: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in `folder`, this project's modules at hand; it ends within TIMEOUT.
+
+    The project's own and DVC in a fork that has the libraries imported, unless `cold` is asked for.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
+    if not cold:
+        known = {SERVER_VARIABLE: server_address()} | environment
+        if (done := run_warm(words, folder, known, TIMEOUT)) is not None:
+            return done
     return subprocess.run(
-        words,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        words, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, env=environment
     )
+
+
+def some_in_test(values: Iterable[str], *chosen: str) -> list[Any]:
+    """Parameters of which `make test` has the chosen ones and `make test-all` the rest too."""
+    return [v if v in chosen else pytest.param(v, marks=pytest.mark.slow) for v in values]
 
 
 def words_of(message: object) -> set[str]:
@@ -211,37 +228,60 @@ class Project:
     """A git and DVC repository of its own with the working tree's code and small parameters."""
 
     def __init__(self, folder: Path) -> None:
+        """The repository that is in `folder` already."""
         self.folder = folder
-        folder.mkdir()
+        self.parameters: dict[str, Any] = yaml.safe_load((folder / "params.yaml").read_text())
+
+    @classmethod
+    def make(cls, folder: Path) -> Self:
+        """A new repository in `folder`, with its byte-code compiled."""
+        folder.mkdir(parents=True)
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
         for name in filter(None, names.stdout.split("\0")):
             if (ROOT / name).is_file() and not name.startswith(("tests/", "metrics/", "dvc.lock")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
+        for name in ("facet", "stages"):
+            compileall.compile_dir(folder / name, quiet=1)
         draw_faces(folder.parent / "source")
-        self.parameters = small_parameters((folder.parent / "source").as_uri())
-        self.write()
-        for words in ("init -q", "add -A", "-c user.name=t -c user.email=t@t commit -qm start"):
-            self.run("git", *words.split())
+        parameters = small_parameters((folder.parent / "source").as_uri())
+        (folder / "params.yaml").write_text(yaml.safe_dump(parameters, sort_keys=False))
+        project = cls(folder)
+        project.run("git", "init", "--quiet")
+        project.commit("start")
+        return project
 
     def copy_to(self, folder: Path) -> Self:
-        """The same project once more, in `folder`; its files may be changed."""
-        other = copy.copy(self)
-        other.folder, other.parameters = folder, copy.deepcopy(self.parameters)
-        shutil.copytree(self.folder, folder, symlinks=True)
-        shutil.rmtree(folder / ".workers", ignore_errors=True)
-        other.run("git", "worktree", "prune")
-        return other
+        """The same project once more, in `folder`; its files may be changed.
+
+        Without the workers' trees and what git knows of them.
+        """
+        left_out = {self.folder: [".workers"], self.folder / ".git": ["worktrees"]}
+        shutil.copytree(
+            self.folder, folder, symlinks=True, ignore=lambda at, _: left_out.get(Path(at), [])
+        )
+        return type(self)(folder)
 
     def write(self) -> None:
         text = yaml.safe_dump(self.parameters, sort_keys=False)
         (self.folder / "params.yaml").write_text(text)
 
-    def run(self, *words: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        done = run_program(*words, folder=self.folder, **{"PYTHONPATH": ""} | env)
+    def run(
+        self, *words: str, check: bool = True, cold: bool = False, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = run_program(*words, folder=self.folder, cold=cold, **{"PYTHONPATH": ""} | env)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def stage(self, *stages: str, **env: str) -> None:
+        """Run stages, each named with its item: `train plain-0`."""
+        for stage in stages:
+            self.run(sys.executable, "-m", "stages", *stage.split(), **env)
+
+    def commit(self, message: str, *words: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", *IDENTITY, "commit", "--quiet", "--message", message, *words)
 
     def ran(self, *targets: str) -> list[str]:
         """The stages that `dvc repro` executes."""

@@ -5,18 +5,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from facet.bench_data import serve_slowly
 from facet.bench_setting import move_sources, pack_sources
-from tests.helpers import ROOT, run_program
+from tests.helpers import ROOT, SHARED, run_program
 
 
-def test_published_sources_are_pickled(tmp_path: Path, shared: Path) -> None:
+@pytest.mark.shared
+def test_published_sources_are_pickled(tmp_path: Path) -> None:
     for name in ("params.yaml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "settings", tmp_path / "settings")
     datasets = ("faces", "fungi", "digits", "wine")
-    with serve_slowly(pack_sources(shared, {"H1": 3, "H6": 2}), seconds=0) as url:
+    with serve_slowly(pack_sources(SHARED, {"H1": 3, "H6": 2}), seconds=0) as url:
         commands = [["facet", "setting", "class"]]
         for dataset in datasets:
             commands += [["stages", stage, dataset] for stage in ("download", "pickle")]

@@ -1,9 +1,11 @@
 """The program `facet`: help with examples, completion, errors in one line, and quick to start."""
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from unittest import mock
@@ -30,37 +32,47 @@ def test_help_names_every_command() -> None:
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
 
 
-# Runs a module with the words that follow, then says which heavy modules that imported.
+# Calls a program for the help of each of the names that follow, all in one process, and says which
+# heavy modules were imported by each.
 WATCHED = f"""
-import runpy, sys
-sys.argv = sys.argv[1:]
+import contextlib, io, json, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-finally:
-    print("imported", *[m for m in {HEAVY} if m in sys.modules], file=sys.stderr)
+program, *names = sys.argv[1:]
+found = {{}}
+for name in names:
+    module = f"{{program}}.{{name}}" if program == "stages" and name else program
+    sys.argv = [module, *[name] * (program == "facet" and bool(name)), "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    found[name] = output.getvalue(), [m for m in {HEAVY} if m in sys.modules]
+print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_has_an_example_and_does_no_work(command: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", WATCHED, "facet", *command.split(), "--help"]
-    done = run_program(*words, folder=tmp_path)
-    assert done.returncode == 0
-    assert not command or f"facet {command}" in done.stdout.partition("Example:")[2]
-    assert done.stderr == "imported\n"
-    assert list(tmp_path.iterdir()) == []
+def look_at_help(program: str, names: Sequence[str], folder: Path) -> dict[str, tuple[str, list]]:
+    """By name: its help, and the heavy modules that are imported when it was printed."""
+    words = [sys.executable, "-c", WATCHED, program, *names]
+    done = run_program(*words, folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(folder.iterdir()) == []
+    found: dict[str, tuple[str, list]] = json.loads(done.stdout)
+    return found
 
 
-@pytest.mark.parametrize("stage", ["", *STAGES])
-def test_help_of_a_stage_has_an_example_and_does_no_work(stage: str, tmp_path: Path) -> None:
-    module = f"stages.{stage}" if stage else "stages"
-    done = run_program(sys.executable, "-c", WATCHED, module, "--help", folder=tmp_path)
-    assert done.returncode == 0
-    assert f"python -m stages {stage}" in done.stdout.partition("Example:")[2]
-    # What a stage computes with is imported with it; TensorFlow, W&B and DVC are not.
-    assert not {"tensorflow", "keras", "wandb", "dvc"} & set(done.stderr.split())
-    assert list(tmp_path.iterdir()) == []
+def test_help_has_an_example_and_does_no_work(tmp_path: Path) -> None:
+    found = look_at_help("facet", ["", *COMMANDS], tmp_path)
+    assert list(found) == ["", *COMMANDS]
+    for command, (text, imported) in found.items():
+        assert not command or f"facet {command}" in text.partition("Example:")[2]
+        assert imported == [], command
+
+
+def test_help_of_a_stage_has_an_example_and_does_no_work(tmp_path: Path) -> None:
+    found = look_at_help("stages", ["", *STAGES], tmp_path)
+    for stage, (text, imported) in found.items():
+        assert f"python -m stages {stage}" in text.partition("Example:")[2], stage
+        # What a stage computes with is imported with it; TensorFlow, W&B and DVC are not.
+        assert not {"tensorflow", "keras", "wandb", "dvc"} & set(imported), stage
 
 
 def test_the_version_is_the_projects_beside_those_of_what_computes() -> None:

@@ -63,8 +63,8 @@ LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN",
 class StageServer:
     """The process that stages are forked from, named in the environment; it ends with this one.
 
-    Where the system lacks what it needs there is none: each stage imports its libraries itself,
-    with the same bytes.
+    A server that the environment names already is used as it is. Where the system lacks what a
+    server needs there is none: each stage imports its libraries itself, with the same bytes.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -73,9 +73,9 @@ class StageServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "StageServer":
-        from facet.launch import SERVER_VARIABLE, die_with
+        from facet.launch import SERVER_VARIABLE, ask_server, die_with
 
-        if not can_serve():
+        if not can_serve() or ask_server([]) == 0:
             return self
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind("\0" + self.address[1:])
@@ -93,8 +93,8 @@ class StageServer:
     def __exit__(self, *_: object) -> None:
         from facet.launch import SERVER_VARIABLE
 
-        os.environ.pop(SERVER_VARIABLE, None)
         if self.process:
+            os.environ.pop(SERVER_VARIABLE, None)
             self.process.terminate()
             self.process.wait()
 
@@ -138,14 +138,19 @@ def serve_project(root: Path) -> None:
 
 
 def library_state(environment: Mapping[str, str]) -> list[object]:
-    """What an import of the libraries depends on: the environment's packages and variables."""
+    """What an import of the libraries depends on: the environment's packages and variables.
+
+    And a file that Python runs at each start, as a review has one that notes what stages read.
+    """
     packages = Path(sysconfig.get_path("purelib"))
     variables = {
         k: v
         for k, v in environment.items()
         if k.startswith(LIBRARY_VARIABLES) and k != "TF_CPP_MIN_LOG_LEVEL"
     }
-    return [sys.prefix, packages.stat().st_mtime_ns, variables]
+    folders = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    startup = [f for folder in folders if os.path.isfile(f := f"{folder}/sitecustomize.py")]
+    return [sys.prefix, packages.stat().st_mtime_ns, variables, startup]
 
 
 def import_libraries() -> None:
@@ -182,13 +187,17 @@ def serve_forever(listening: socket.socket, imported: list[object]) -> None:
 def serve_client(client: socket.socket, imported: list[object]) -> None:
     """Run what a client asks for in a child process, and answer with its exit status.
 
-    No answer, so that the stage runs by itself, to who would import other libraries than these.
+    0 to who asks for nothing. No answer, so that the stage runs by itself, to who would import
+    other libraries than these.
     """
     request, outputs, *_ = socket.recv_fds(client, LARGEST, 2)
     if not request:
         return
     words, folder, environment, prefix = json.loads(request)
     if [prefix, *library_state(environment)[1:]] != imported:
+        return
+    if not words:
+        client.send(b"0")
         return
     child = os.fork()
     if child == 0:
@@ -218,7 +227,7 @@ def run_module(
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        sys.path.insert(0, folder)
+        sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         if "sitecustomize" in sys.modules:  # it too may look at the environment
             importlib.reload(sys.modules["sitecustomize"])
         sys.argv = list(words)

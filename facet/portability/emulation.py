@@ -111,9 +111,9 @@ def run_on(
     return done.stdout
 
 
-def hash_steps(processor: str | None, emulator: str, faults: bool = False) -> dict[str, str]:
+def hash_steps(processor: str | None, emulator: str, *options: str) -> dict[str, str]:
     """What `facet.portability.steps` prints on a processor: a hash for each thing computed."""
-    words = ["-m", "facet.portability.steps", *["--faults"] * faults]
+    words = ["-m", "facet.portability.steps", *options]
     hashes: dict[str, str] = json.loads(run_on(processor, emulator, words, ROOT).splitlines()[-1])
     return hashes
 
@@ -191,7 +191,7 @@ def compare_processors(processors: str, pipeline: bool, run: str) -> None:
         folders = {name: Path(place) / str(name) for name in (None, *names)}
 
         def make(name: str | None) -> dict[str, str]:
-            hashes = hash_steps(name, emulator, faults=True)
+            hashes = hash_steps(name, emulator, "--faults")
             if pipeline:
                 folders[name].mkdir()
                 prepare_project(folders[name], wanted)

@@ -1,7 +1,8 @@
 """Train each kind of layer, loss and weighting for a few steps and print the hashes of the results.
 
 `facet portable` runs `python -m facet.portability.steps` on this processor and on emulated ones.
-Ends with the two faults that this way of comparing has to find.
+With --faults it ends with the two faults that this way of comparing has to find; with --data it
+trains nothing.
 """
 
 import hashlib
@@ -17,8 +18,6 @@ from facet.base.names import MAIN_METRIC, SPLITS
 from facet.base.prepared import DataInfo, SplitData, StoredData
 from facet.datasets import augmentation, inputs
 from facet.evaluation import statistics
-from facet.models import runtime
-from facet.models.kinds import make_training
 
 EPOCHS, BATCH, ITEMS = 2, 16, 40
 IMAGE, TABLE = (30, 32, 1), (11,)
@@ -99,6 +98,8 @@ def train_some(network: dict[str, Any], shape: tuple[int, ...], **changes: Any) 
     """The hash of weights, optimiser state, history and predictions after EPOCHS, or of what an
     experiment with `changes` has in their place.
     """
+    from facet.models.kinds import make_training  # with TensorFlow
+
     spec = Experiment.model_validate(
         {
             "dataset": "noise",
@@ -181,18 +182,27 @@ def hash_preparation() -> dict[str, str]:
 
 def main() -> None:
     """Print one JSON object: a hash or text for each thing computed."""
-    runtime.configure_tensorflow(1)
     found = hash_preparation()
-    found |= {name: train_some(network, shape) for name, (shape, network) in NETWORKS.items()}
+    if "--data" not in sys.argv:
+        found |= hash_training("--faults" in sys.argv)
+    print(json.dumps(found))
+
+
+def hash_training(faults: bool) -> dict[str, str]:
+    """A hash of what each kind of training computes; with `faults` of the planted ones too."""
+    from facet.models import runtime
+
+    runtime.configure_tensorflow(1)
+    found = {name: train_some(network, shape) for name, (shape, network) in NETWORKS.items()}
     found["logistic regression"] = train_some(
         {"trunk": [{"flatten": True}]}, IMAGE, logistic_regression={}
     )
     # Few levels: an emulator takes long to build the model of many.
     shallow = {"trees": 3, "leaf": 8}
     found["extra trees"] = train_some({"trunk": []}, IMAGE, extra_trees=shallow)
-    if "--faults" in sys.argv:
+    if faults:
         found |= {name: train_with_fault(name) for name in FAULTS}
-    print(json.dumps(found))
+    return found
 
 
 if __name__ == "__main__":

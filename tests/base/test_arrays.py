@@ -266,7 +266,7 @@ print(max(seen) - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.linux
 def test_memory_does_not_grow_with_an_array(tmp_path: Path) -> None:
     words = [sys.executable, "-c", LARGE, str(tmp_path / "large.npy")]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)

@@ -16,7 +16,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GroupShuffleSplit
 
 from facet.datasets.embedded import wine
-from tests.helpers import ROOT, TIMEOUT
+from tests.helpers import ROOT, SHARED, TIMEOUT
 
 AGAIN = """
 import pathlib, sys
@@ -118,14 +118,16 @@ def test_faces_have_the_real_counts_of_labels(raw: Path) -> None:
     assert set(eyes) == {"open", "sunglasses"}
 
 
-def test_faces_have_the_real_names(raw: Path, shared: Path) -> None:
-    assert set(listed(raw / "faces")) == set(listed(shared / "faces"))
+@pytest.mark.shared
+def test_faces_have_the_real_names(raw: Path) -> None:
+    assert set(listed(raw / "faces")) == set(listed(SHARED / "faces"))
 
 
-def test_fungi_have_as_many_samples_as_the_real_ones(raw: Path, shared: Path) -> None:
+@pytest.mark.shared
+def test_fungi_have_as_many_samples_as_the_real_ones(raw: Path) -> None:
     drawn, real = (
         Counter(kind for kind, _ in {tuple(name.split("_")[:2]) for name in listed(folder)})
-        for folder in (raw / "fungi", shared / "fungi")
+        for folder in (raw / "fungi", SHARED / "fungi")
     )
     assert drawn == real
 

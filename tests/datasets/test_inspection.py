@@ -15,9 +15,10 @@ from PIL import Image
 
 from facet.base.arrays import load_arrays
 from facet.base.config import read_params
+from facet.base.prepared import load_prepared
 from facet.datasets.inspection import find_source, inspect_source, make_name
 from facet.errors import InputError
-from tests.helpers import ROOT, Project, words_of
+from tests.helpers import ROOT, Project, some_in_test, words_of
 from tests.prediction.test_predict import check_answers
 
 KINDS = ("circle", "square", "star")
@@ -113,76 +114,77 @@ def look(capsys: pytest.CaptureFixture[str], source: object, name: str = "") -> 
     return yaml.safe_load(text) | {"comments": [x for x in text.splitlines() if "# " in x]}
 
 
-TRAIN = """
-import sys
-from stages import augment, download, evaluate, normalise, pickle, train
-for name in sys.argv[1:]:
-    for stage in (download, pickle, normalise):
-        stage.main(name)
-    augment.main(f"{name}_small")
-    train.main(f"{name}_small-0")
-    evaluate.main(f"{name}_small-0")
-"""
-
-
-def test_all_layouts_train_from_what_was_printed(
+@pytest.fixture
+def proposed(
     project: Project,
     serve: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(project.folder)
-    given = project.folder.parent / "given"
-    for name, make in LAYOUTS.items():
-        source: object = make(given / name)
+) -> Callable[[str], Project]:
+    """Makes a project of what is printed for a layout, its data brought into one form."""
+
+    def make(name: str) -> Project:
+        monkeypatch.chdir(project.folder)
+        given = project.folder.parent / "given" / name
+        source: object = LAYOUTS[name](given)
         if name == "zipped":
-            source = f"{serve(given / name)[0]}/shapes.zip"
+            source = f"{serve(given)[0]}/shapes.zip"
         entries = look(capsys, source, name)
         assert entries["datasets"][name]["source"].endswith(str(source))
-        for block in ("datasets", "experiments"):
-            project.parameters[block] |= entries[block]
-    project.parameters["defaults"]["epochs"] = 1
-    project.write()
-    project.run(sys.executable, "-c", TRAIN, *LAYOUTS, PYTHONPATH=str(project.folder))
-    heads = dict.fromkeys(LAYOUTS, "kind")
-    heads |= {"index_beside_images": "shape", "arrays": "label", "table": "class"}
-    for name, head in heads.items():
-        metrics = json.loads((project.folder / f"metrics/runs/{name}_small-0.json").read_text())
-        classes = ["00", "01", "02"] if name == "table" else list(KINDS)
-        assert metrics["heads"][head]["classes"] == classes
-        assert metrics["heads"][head]["accuracy"] is not None
-        counts = [metrics[f"n_{split}"] for split in ("train", "validation", "test")]
-        assert sum(counts) == {"split_folders": 66, "arrays": 48, "table": 60}.get(name, 36)
-        if name == "split_folders":
-            assert counts == [36, 12, 18]
-        about = json.loads((project.folder / f"data/runs/{name}_small-0/model.json").read_text())
-        assert about["input"].get("scale") == ([0, 4095] if name == "deep_greys" else None)
+        project.parameters |= {k: entries[k] for k in ("datasets", "experiments")}
+        project.parameters["comparisons"] = {}
+        project.parameters["defaults"]["epochs"] = 1
+        project.write()
+        project.stage(f"download {name}", f"pickle {name}", f"normalise {name}")
+        return project
 
-    # A new file is prepared as those of the training were: scale, values as readings, gaps.
-    raw = project.folder / "data/deep_greys/raw/images"
-    for name, files in (
-        ("deep_greys", sorted(raw.rglob("*.png"))),
-        ("table", [given / "table/plants.csv"]),
-    ):
-        words = [sys.executable, "-m", "facet", "predict", f"{name}_small-0", *map(str, files)]
-        lines = project.run(*words, "--json").stdout.splitlines()
-        items = {str(f): str(f.relative_to(raw)) for f in files if f.suffix == ".png"}
-        items |= {f"plants.csv:{row}": f"plants.csv:{row}" for row in range(1, 61)}
-        answers = [json.loads(line) for line in lines]
-        tested = load_arrays(project.folder / f"data/runs/{name}_small-0/predictions.npz")
-        names = set(tested["names_test"].tolist())
-        mine = [json.dumps(a) for a in answers if items[a["item"]] in names]
-        check_answers(project, f"{name}_small-0", mine, items)
-    other = project.folder / "other.csv"
-    for row, named in (
-        ("1.5,Basel", {"other.csv:1", "town", "Basel", "Bern", "Chur"}),
-        ("x,Bern", {"length", "x"}),
-    ):
-        other.write_text(f"length,town\n{row}\n")
-        words = [sys.executable, "-m", "facet", "predict", "table_small-0", str(other)]
-        done = project.run(*words, check=False)
+    return make
+
+
+HEADS = {"index_beside_images": "shape", "arrays": "label", "table": "class"}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_read_as_was_printed(proposed: Callable[[str], Project], name: str) -> None:
+    (data,) = load_prepared(proposed(name).folder / f"data/{name}/normalised")
+    classes = ["00", "01", "02"] if name == "table" else list(KINDS)
+    assert data.classes[HEADS.get(name, "kind")].tolist() == classes
+    counts = [len(data.splits[split]) for split in ("train", "validation", "test")]
+    assert sum(counts) == {"split_folders": 66, "arrays": 48, "table": 60}.get(name, 36)
+    if name == "split_folders":
+        assert counts == [36, 12, 18]
+    assert data.about["input"].get("scale") == ([0, 4095] if name == "deep_greys" else None)
+
+
+@pytest.mark.parametrize("name", some_in_test(LAYOUTS, "deep_greys", "table"))
+def test_a_layout_trains_and_new_files_are_prepared_as_it_was(
+    proposed: Callable[[str], Project], name: str
+) -> None:
+    project, run = proposed(name), f"{name}_small-0"
+    project.stage(f"augment {name}_small", f"train {run}", f"evaluate {run}")
+    metrics = json.loads((project.folder / f"metrics/runs/{run}.json").read_text())
+    assert metrics["heads"][HEADS.get(name, "kind")]["accuracy"] is not None
+    if name not in ("deep_greys", "table"):
+        return
+    # Scale, values as readings, gaps.
+    raw = project.folder / f"data/{name}/raw"
+    files = sorted(p for p in raw.rglob("*") if p.suffix in (".png", ".csv"))
+    words = [sys.executable, "-m", "facet", "predict", run]
+    lines = project.run(*words, *map(str, files), "--json").stdout.splitlines()
+    items = {str(f): str(f.relative_to(raw / "images")) for f in files if f.suffix == ".png"}
+    items |= {f"plants.csv:{row}": f"plants.csv:{row}" for row in range(1, 61)}
+    answers = [json.loads(line) for line in lines]
+    tested = load_arrays(project.folder / f"data/runs/{run}/predictions.npz")
+    names = set(tested["names_test"].tolist())
+    mine = [json.dumps(a) for a in answers if items[a["item"]] in names]
+    check_answers(project, run, mine, items)
+    if name == "table":
+        other = project.folder / "other.csv"
+        other.write_text("length,town\n1.5,Basel\n")
+        done = project.run(*words, str(other), check=False)
         assert done.returncode == 1
-        assert named <= words_of(done.stderr.splitlines()[0])
+        first = words_of(done.stderr.splitlines()[0])
+        assert {"other.csv:1", "town", "Basel", "Bern", "Chur"} <= first
 
 
 def test_what_is_found_left_out_and_not_known_is_said(

@@ -19,7 +19,7 @@ import tenacity
 from facet.base.config import read_params
 from facet.datasets import sources
 from facet.errors import InputError
-from tests.helpers import ROOT, decode_folder, draw_faces, words_of
+from tests.helpers import ROOT, SHARED, decode_folder, draw_faces, words_of
 
 
 @pytest.fixture(autouse=True)
@@ -242,10 +242,11 @@ def test_a_cut_archive_is_refused(tmp_path: Path) -> None:
     assert not list((tmp_path / "raw").iterdir())
 
 
+@pytest.mark.shared
 def test_uci_faces_are_unpacked_and_bad_files_counted(
-    tmp_path: Path, shared: Path, serve: Callable[..., Any]
+    tmp_path: Path, serve: Callable[..., Any]
 ) -> None:
-    url, _ = serve(shared / "uci")
+    url, _ = serve(SHARED / "uci")
     _, manifest = fetch(f"{url}/faces.tar.gz", tmp_path)
     assert len(manifest["files"]) == 1872
     assert len(manifest["left_out"]) == 7
@@ -271,12 +272,13 @@ def test_the_course_setting_asks_for_no_ranges(tmp_path: Path, serve: Callable[.
     assert manifest["left_out"] == ["faces/a/a_left.bad"]
 
 
+@pytest.mark.shared
 def test_the_real_faces_over_http_and_from_disk_are_the_same(
-    tmp_path: Path, shared: Path, serve: Callable[..., Any]
+    tmp_path: Path, serve: Callable[..., Any]
 ) -> None:
-    url, _ = serve(shared / "faces")
+    url, _ = serve(SHARED / "faces")
     _, web = fetch(url, tmp_path)
     (tmp_path / "b").mkdir()
-    _, disk = fetch((shared / "faces").as_uri(), tmp_path / "b")
+    _, disk = fetch((SHARED / "faces").as_uri(), tmp_path / "b")
     assert len(web["files"]) == 624
     assert json.dumps(web) == json.dumps(disk)

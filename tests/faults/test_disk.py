@@ -1,7 +1,7 @@
 """Disks that are full or read-only, for real: a line names the place, nothing is half written.
 
-Linux's small file systems in memory are mounted; where that is not allowed the tests are skipped.
-`make torture` has each stage meet both, and the grid in all places.
+Linux's small file systems in memory are mounted, which takes root. `make test-all` has each stage
+meet both faults, and the grid in all places.
 """
 
 import contextlib
@@ -16,17 +16,14 @@ import pytest
 import yaml
 
 from facet.base.storage import md5
-from tests.helpers import Project
+from tests.helpers import REPRO, Project, some_in_test
 
-REPRO = (sys.executable, "-m", "facet", "repro")
-LONG = "KILLS" in os.environ
+pytestmark = pytest.mark.root
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
 
 def mount(*words: str) -> None:
-    done = subprocess.run(["mount", *words], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
+    subprocess.run(["mount", *words], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
@@ -63,19 +60,6 @@ def give_room(folder: Path) -> None:
     mount("-o", "remount,size=64m", str(folder))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose grid is made."""
-    project = Project(tmp_path_factory.mktemp("whole") / "project")
-    project.run(*REPRO, WANDB_MODE="offline")
-    return project
-
-
-@pytest.fixture
-def made(whole: Project, tmp_path: Path) -> Project:
-    return whole.copy_to(tmp_path / "project")
-
-
 def read_hashes(project: Project) -> dict[str, str]:
     """The hashes of all outputs by dvc.lock, without what names W&B's runs."""
     stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
@@ -110,7 +94,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("fault", [FULL, READ_ONLY] if LONG else [FULL])
+@pytest.mark.parametrize("fault", [FULL, pytest.param(READ_ONLY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_whose_disk_is_full_or_read_only_names_its_output(
     made: Project, stage: str, fault: str
@@ -154,7 +138,7 @@ def forget(project: Project) -> None:
     (project.folder / "dvc.lock").unlink()
 
 
-@pytest.mark.parametrize("place", PLACES if LONG else ["data"])
+@pytest.mark.parametrize("place", some_in_test(PLACES, "data"))
 def test_a_grid_whose_disk_is_full_names_the_place(made: Project, place: str) -> None:
     expected = read_hashes(made)
     forget(made)
@@ -167,7 +151,7 @@ def test_a_grid_whose_disk_is_full_names_the_place(made: Project, place: str) ->
         assert read_hashes(made) == expected
 
 
-@pytest.mark.parametrize("place", PLACES if LONG else [".dvc/cache"])
+@pytest.mark.parametrize("place", some_in_test(PLACES, ".dvc/cache"))
 def test_a_grid_that_may_not_write_names_the_place(made: Project, place: str) -> None:
     expected = read_hashes(made)
     forget(made)

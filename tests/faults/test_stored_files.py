@@ -238,9 +238,9 @@ def test_a_mutant_of_an_array_is_refused_or_plain(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def folder(_tracked: Project, tmp_path: Path) -> Path:
+def folder(made_once: Project, tmp_path: Path) -> Path:
     """The folder of a run that was trained."""
-    return Path(shutil.copytree(_tracked.folder / "data/runs/plain-0", tmp_path / "plain-0"))
+    return Path(shutil.copytree(made_once.folder / "data/runs/plain-0", tmp_path / "plain-0"))
 
 
 TABLE = {"columns": ["a", "b"], "mean": [0.5, 1.0], "spread": [1.0, 2.0]}

@@ -1,6 +1,7 @@
 """Whatever ends or disturbs a command: the next one gives what an undisturbed one gives.
 
-KILLS says how many times the grid is killed: `make torture` has 200.
+Commands that are killed are processes of their own, started as a user starts them. KILLS says how
+many times `make test-all` kills the grid: `make torture` has 200.
 """
 
 import csv
@@ -21,10 +22,17 @@ import pytest
 import yaml
 
 from facet.grid.dvc_session import mend_lock
-from tests.helpers import Project, wait_for_end, wait_until
+from facet.launch import SERVER_VARIABLE
+from tests.helpers import (
+    REPRO,
+    Project,
+    processes_of_session,
+    wait_for_end,
+    wait_until,
+)
+from tests.warm import server_address
 
-KILLS = int(os.environ.get("KILLS", "3"))
-REPRO = (sys.executable, "-m", "facet", "repro")
+KILLS = int(os.environ.get("KILLS", "30"))
 
 
 def begin(project: Project, *words: str, **env: str) -> subprocess.Popen[str]:
@@ -68,30 +76,6 @@ def forget(project: Project) -> None:
     (project.folder / "dvc.lock").unlink(missing_ok=True)
 
 
-class MadeProject(Project):
-    """A project whose grid was made, in so many seconds."""
-
-    seconds: float
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> MadeProject:
-    """A project whose grid is made, in a folder with letters that ASCII lacks."""
-    project = MadeProject(tmp_path_factory.mktemp("größer ☃") / "projekt ü")
-    project.parameters["defaults"]["epochs"] = 12
-    project.write()
-    begun = time.monotonic()
-    project.run(*REPRO)
-    project.seconds = time.monotonic() - begun
-    return project
-
-
-@pytest.fixture
-def made(whole: Project, tmp_path: Path) -> Project:
-    """A copy of it; the folder's name is plain, since links in it lead to the copied one."""
-    return whole.copy_to(tmp_path / "project")
-
-
 def kill_tree(process: subprocess.Popen[str], how: str) -> None:
     """End a command: itself alone, one of its processes, or all of them as when power fails."""
     try:
@@ -119,19 +103,24 @@ def kill_tree(process: subprocess.Popen[str], how: str) -> None:
     wait_for_end(*(p.pid for p in all_of_them))
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(KILLS, marks=pytest.mark.slow)])
 @pytest.mark.timeout(900 + 60 * KILLS)
-def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(whole: MadeProject) -> None:
+def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(
+    made_once: Project, tmp_path: Path, kills: int
+) -> None:
+    """In a folder with letters that ASCII lacks."""
+    whole = made_once.copy_to(tmp_path / "größer ☃" / "projekt ü")
     expected = read_result(whole)
-    draw = random.Random(KILLS)
-    random.seed(KILLS)
+    draw = random.Random(kills)
+    random.seed(kills)
     ways = ["kill", "one", "power", "int", "term"]
-    for number in range(KILLS):
+    for number in range(kills):
         if number % 6 == 0:
             forget(whole)
         plain = number % 3 == 2
         words = ("dvc", "repro") if plain else REPRO
         process = begin(whole, *words)
-        time.sleep(draw.uniform(0, whole.seconds / (1 if number % 6 == 0 else 2)))
+        time.sleep(draw.uniform(0, 12 if number % 6 == 0 else 6))
         how = ways[number % len(ways)]
         kill_tree(process, how)
         output = read_output(whole)
@@ -139,7 +128,7 @@ def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(whole: MadeProject
         if not plain:
             for noise in ("Traceback", "KeyboardInterrupt", "leaked"):
                 assert noise not in output, (number, how, output)
-        if number % 6 == 5 or number == KILLS - 1:
+        if number % 6 == 5 or number == kills - 1:
             whole.run(*REPRO)
             assert read_result(whole) == expected, (number, how)
             left = whole.run("git", "status", "--porcelain", "--", "facet", "stages").stdout
@@ -174,10 +163,13 @@ def test_a_grid_ends_in_order_and_in_silence(made: Project, how: str, status: in
     kill_tree(process, how)
     assert process.returncode == status
     assert read_output(made).splitlines()[-1].endswith(" begins")
+    ended = lambda: processes_of_session(process.pid) == []  # noqa: E731
+    wait_until(ended, "the end of all that was started", 20)
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 @pytest.mark.timeout(900 + 60 * KILLS)
-def test_a_worktree_killed_in_the_making_is_laid_again(made: Project) -> None:
+def test_a_worktree_killed_in_the_making_is_laid_again(made: Project, kills: int) -> None:
     code = (
         "import sys; from pathlib import Path; from facet.grid.worktree import sync_worktree;"
         "sync_worktree(Path('.workers/0').absolute(), Path.cwd())"
@@ -187,7 +179,7 @@ def test_a_worktree_killed_in_the_making_is_laid_again(made: Project) -> None:
     made.run(*words, PYTHONPATH=str(made.folder))
     seconds = time.monotonic() - started
     draw = random.Random(0)
-    for number in range(max(4, KILLS)):
+    for number in range(kills):
         if number % 4 == 0:
             shutil.rmtree(made.folder / ".workers")
         process = begin(made, *words, PYTHONPATH=str(made.folder))
@@ -219,9 +211,10 @@ def test_a_second_grid_is_told_who_runs(made: Project) -> None:
 
 def long_training(project: Project) -> subprocess.Popen[str]:
     """A training by plain DVC that has begun, and takes long enough to be disturbed."""
-    project.parameters["experiments"]["dropped"] |= {"epochs": 400}
+    project.parameters["experiments"]["dropped"] |= {"epochs": 200}
     project.write()
-    process = begin(project, "dvc", "repro", "train@dropped-0")
+    warm = {SERVER_VARIABLE: server_address()}
+    process = begin(project, "dvc", "repro", "train@dropped-0", **warm)
     wait_until(lambda: list((project.folder / ".ckpt").glob("*/state.npz")), "the first epoch")
     return process
 
@@ -242,7 +235,7 @@ def test_inputs_that_change_while_a_stage_runs_are_named(made: Project, whose: s
     process.wait(300)
     output = read_output(made)
     lock = yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
-    stored = str(lock["train@dropped-0"]["params"]).count("400") > 0
+    stored = str(lock["train@dropped-0"]["params"]).count("200") > 0
     assert stored == (not mine), output
     assert (process.returncode == 0) == (not mine)
     if mine:
@@ -299,7 +292,7 @@ def test_data_damaged_in_the_cache_or_by_hand_are_found_before_they_are_used(
 # --- a machine that has too little ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [400, 900, 1600])
+@pytest.mark.parametrize("megabytes", [400, pytest.param(900, marks=pytest.mark.slow), 1600])
 def test_too_little_memory_is_told(made: Project, megabytes: int) -> None:
     """Whatever native code does where memory ends, the last line says that it is memory."""
     limit = megabytes << 20

@@ -1,7 +1,7 @@
 """The grid on several machines: Dask's own scheduler and workers as processes, a bare git
 repository, an S3 server; each machine has folders of its own.
 
-KILLS says how many times a machine is killed: `make torture` has more.
+KILLS says how many times `make test-all` kills a machine.
 """
 
 import base64
@@ -21,7 +21,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,12 @@ from facet.grid import cluster_plugin
 from facet.grid.cluster import unpack_notes
 from facet.grid.dvc_session import load_stages
 from facet.grid.remote_store import open_remote, push_stages
-from tests.helpers import Project, wait_for_end, wait_until
+from facet.launch import SERVER_VARIABLE
+from tests.helpers import REPRO, Project, wait_for_end, wait_until
+from tests.warm import server_address
 
-KILLS = int(os.environ.get("KILLS", "1"))
-SEEDS = [0] if KILLS == 1 else [0, 1, 2, 3, 4, 5]
-long = pytest.mark.skipif(KILLS == 1, reason="a minute each: make torture runs it")
-REPRO = (sys.executable, "-m", "facet", "repro")
-COMMIT = ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m"]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+KILLS = min(20, int(os.environ.get("KILLS", "2")))
 DASK = str(Path(sys.executable).parent / "dask")
 
 
@@ -94,7 +93,8 @@ class Machines:
         with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [DASK, *words, "--host", "127.0.0.1", *self.options],
-                env=os.environ | env,
+                # Their stages run warm.
+                env=os.environ | {SERVER_VARIABLE: server_address()} | env,
                 cwd=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -151,9 +151,9 @@ class Machines:
 class Shared:
     """What the machines share: git and DVC's remote; and a project that was pushed there."""
 
-    def __init__(self, folder: Path, bucket: str, gate: Gate) -> None:
+    def __init__(self, folder: Path, template: Project, bucket: str, gate: Gate) -> None:
         self.gate, self.origin = gate, folder / "origin.git"
-        self.project = Project(folder / "project")
+        self.project = template.copy_to(folder / "project")
         self.project.run("dvc", "remote", "add", "--default", "store", f"s3://{bucket}/x")
         self.project.run("git", "init", "--quiet", "--bare", str(self.origin))
         self.project.run("git", "remote", "add", "origin", str(self.origin))
@@ -165,17 +165,14 @@ class Shared:
         self.push()
 
     def push(self) -> None:
-        self.project.run("git", "add", "-A")
-        self.project.run("git", *COMMIT, "next", "--allow-empty")
+        self.project.commit("next", "--allow-empty")
         self.project.run("git", "push", "--quiet", "origin", "HEAD:main")
 
     def clone(self, place: Path) -> Project:
         self.project.run(
             "git", "clone", "--quiet", "--branch", "main", str(self.origin), str(place)
         )
-        clone = Project.__new__(Project)
-        clone.folder = place
-        return clone
+        return Project(place)
 
     def begin(self, machines: Machines, project: Project | None = None) -> subprocess.Popen[str]:
         project = project or self.project
@@ -192,7 +189,7 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared_things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared_things(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -203,7 +200,7 @@ def shared_things(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
         boto3.client("s3").create_bucket(Bucket="store")
-        yield Shared(tmp_path_factory.mktemp("shared"), "store", gate)
+        yield Shared(tmp_path_factory.mktemp("shared"), template, "store", gate)
     server.stop()
 
 
@@ -259,17 +256,20 @@ def test_a_push_of_few_files_asks_for_those_alone(
     assert [r for r in requests if "list-type" in r and "delimiter=/" not in r] == []
 
 
+@pytest.mark.parametrize(
+    ("kills", "seeds"), [(1, [0]), pytest.param(KILLS, range(6), marks=pytest.mark.slow)]
+)
 @pytest.mark.timeout(400 * KILLS)
 def test_three_machines_of_which_one_is_killed_make_what_one_makes(
-    shared_things: Shared, machines: Machines, tmp_path: Path
+    shared_things: Shared, machines: Machines, tmp_path: Path, kills: int, seeds: Iterable[int]
 ) -> None:
-    shared_things.set_seeds(*SEEDS)
-    runs = {f"{name}-{seed}" for name in ("plain", "dropped") for seed in SEEDS}
+    shared_things.set_seeds(*seeds)
+    runs = {f"{name}-{seed}" for name in ("plain", "dropped") for seed in seeds}
     alone = shared_things.clone(tmp_path / "alone")
     alone.run(*REPRO)
-    draw = random.Random(KILLS)
-    seconds = 30.0
-    for number in range(KILLS):
+    draw = random.Random(kills)
+    seconds = 10.0
+    for number in range(kills):
         names = [f"machine{number}-{n}" for n in range(3)]
         for name in names:
             machines.start(name)
@@ -313,7 +313,7 @@ def test_three_machines_of_which_one_is_killed_make_what_one_makes(
     assert (again.folder / "metrics/report.html").exists()
 
 
-@long
+@pytest.mark.slow
 def test_a_remote_that_fails_and_a_scheduler_that_is_lost_cost_time_alone(
     shared_things: Shared, machines: Machines
 ) -> None:
@@ -351,7 +351,7 @@ def test_a_machine_that_is_not_the_locks_is_given_nothing(
     assert output.count("is given nothing: its packages") <= 1
 
 
-@long
+@pytest.mark.slow
 def test_a_run_goes_to_a_machine_that_can_hold_it_or_is_refused(
     shared_things: Shared, machines: Machines
 ) -> None:
@@ -375,7 +375,7 @@ def test_a_run_goes_to_a_machine_that_can_hold_it_or_is_refused(
     del experiments["plain"]["gpu"]
 
 
-@long
+@pytest.mark.slow
 def test_two_coordinators_at_once_do_no_harm(
     shared_things: Shared, machines: Machines, tmp_path: Path
 ) -> None:
@@ -388,7 +388,7 @@ def test_two_coordinators_at_once_do_no_harm(
     assert stage_entries(clones[0]) == stage_entries(clones[1])
 
 
-@long
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_made_and_leaves_nothing_running(
     shared_things: Shared, machines: Machines
 ) -> None:
@@ -503,8 +503,7 @@ def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: P
     assert f"--cluster {nobody}: no Dask scheduler answers" in refusal()
     (clone.folder / "notes.txt").write_text("")
     assert "notes.txt: not as in the last commit" in refusal()
-    clone.run("git", "add", "-A")
-    clone.run("git", *COMMIT, "mine")
+    clone.commit("mine")
     assert "is not on origin: git push" in refusal()
     clone.run("git", "remote", "set-url", "origin", "https://me:secret@192.0.2.1/x.git")
     assert "the address of origin holds a password" in (line := refusal())
@@ -512,6 +511,6 @@ def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: P
     clone.run("git", "remote", "set-url", "origin", str(shared_things.origin))
     clone.run("git", "reset", "--quiet", "--hard", "HEAD~1")
     (clone.folder / ".dvc/config").write_text("")
-    clone.run("git", *COMMIT, "none", "--all")
+    clone.commit("none")
     clone.run("git", "push", "--quiet", "origin", "HEAD:other")
     assert "--cluster: no DVC remote" in refusal()

@@ -10,10 +10,12 @@ import yaml
 
 from facet.errors import InputError
 from facet.grid.sweep import parse_values, plan_trial
+from facet.launch import SERVER_VARIABLE
 from facet.tracking.offline_records import read_records, record_files
 from tests.helpers import ROOT, Project, small_parameters, wandb_environment, words_of
 from tests.tracking.helpers import clean_environment
 from tests.tracking.server import Server, serving
+from tests.warm import server_address
 
 
 @pytest.fixture
@@ -30,23 +32,26 @@ def call_wandb(project: Project, server: Server, *words: str) -> str:
         capture_output=True,
         text=True,
         timeout=300,
-        env=clean_environment(**wandb_environment(server.url, "offline"), PYTHONPATH=""),
+        env=clean_environment(
+            **wandb_environment(server.url, "offline"),
+            **{"PYTHONPATH": "", SERVER_VARIABLE: server_address()},
+        ),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_an_agent_trains_what_the_sweep_asks_for(project: Project, server: Server) -> None:
+def test_an_agent_trains_what_the_sweep_asks_for(prepared: Project, server: Server) -> None:
     sweep = yaml.safe_load((ROOT / "docs/sweep.yaml").read_text())
     experiment = sweep["command"][2]
     sweep["command"][2] = "plain"
     sweep |= {"method": "grid", "parameters": {"batch": {"values": [8, 32]}}}
-    file = project.folder.parent / "sweep.yaml"
+    file = prepared.folder.parent / "sweep.yaml"
     file.write_text(yaml.safe_dump(sweep))
-    before = (project.folder / "params.yaml").read_bytes()
-    call_wandb(project, server, "sweep", str(file))
+    before = (prepared.folder / "params.yaml").read_bytes()
+    call_wandb(prepared, server, "sweep", str(file))
     (name,) = server.sweeps
-    output = call_wandb(project, server, "agent", "--count", "2", name)
+    output = call_wandb(prepared, server, "agent", "--count", "2", name)
     runs = {id: run for id, run in server.runs.items() if id.startswith("sweep0-")}
     assert len(runs) == 2, output
     for id, run in runs.items():
@@ -58,19 +63,19 @@ def test_an_agent_trains_what_the_sweep_asks_for(project: Project, server: Serve
         assert run.config["batch"] == {"sweep0-1": 8, "sweep0-0": 32}[id]
         assert run.config["experiment"] == "plain"
     # Trainings are recorded as ever, beside the sweep's runs, which have their figures.
-    files = record_files(project.folder / "wandb", "plain-0-*")
+    files = record_files(prepared.folder / "wandb", "plain-0-*")
     assert len(files) == 2
     for key in ("val/loss", "val/pose/accuracy"):
         trained = [read_records(f)["history"][-1]["history"]["item"][key] for f in files]
         mine = sorted(run.summary[key] for run in runs.values())
         assert mine == pytest.approx(sorted(trained), rel=1e-6)
-    assert not list((project.folder / ".workers").glob("trial-*"))
-    assert not (project.folder / "metrics/costs/plain-0.json").exists()
-    assert (project.folder / "params.yaml").read_bytes() == before
+    assert not list((prepared.folder / ".workers").glob("trial-*"))
+    assert not (prepared.folder / "metrics/costs/plain-0.json").exists()
+    assert (prepared.folder / "params.yaml").read_bytes() == before
     # To keep a trial is to write its values down: its training is in the cache.
-    project.parameters["experiments"]["plain"]["batch"] = 32
-    project.write()
-    assert project.ran("train@plain-0") == []
+    prepared.parameters["experiments"]["plain"]["batch"] = 32
+    prepared.write()
+    assert prepared.ran("train@plain-0") == []
     assert experiment in yaml.safe_load((ROOT / "params.yaml").read_text())["experiments"]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 
@@ -10,7 +9,14 @@ from facet.base.config import check_params
 from facet.base.storage import file_sha256, read_csv
 from facet.errors import InputError
 from facet.grid import trial
-from tests.helpers import Project, processes_of_session, small_parameters, wait_until, words_of
+from tests.helpers import (
+    REPRO,
+    Project,
+    processes_of_session,
+    small_parameters,
+    wait_until,
+    words_of,
+)
 
 
 def test_a_value_is_set_in_a_copy_and_all_keep_their_order() -> None:
@@ -40,10 +46,9 @@ def test_what_is_no_value_is_refused_by_name(word: str) -> None:
     assert word.partition("=")[0] in str(refused.value)
 
 
-def test_a_trial_leaves_all_files_and_gives_what_the_edit_gives(project: Project) -> None:
-    folder = project.folder
-    words = [sys.executable, "-m", "facet", "repro", "--run", "plain"]
-    project.run(*words)
+def test_a_trial_leaves_all_files_and_gives_what_the_edit_gives(made: Project) -> None:
+    folder = made.folder
+    words = [*REPRO, "--run", "plain"]
 
     def files() -> dict[str, str]:
         listed = [
@@ -78,17 +83,17 @@ def test_a_trial_leaves_all_files_and_gives_what_the_edit_gives(project: Project
     old, chance = figures()
 
     # What it made is in DVC's cache: the same edit trains nothing.
-    project.parameters["experiments"]["plain"]["epochs"] = 4
-    project.write()
-    project.run(*words)
+    made.parameters["experiments"]["plain"]["epochs"] = 4
+    made.write()
+    made.run(*words)
     noted = json.loads((folder / "metrics/costs/stages.json").read_text())["stages"]
     assert not noted["train@plain-0"]["ran"]
     metrics = json.loads((folder / "metrics/runs/plain-0.json").read_text())
     assert metrics["epochs"] == 4
     assert tried[2:] == ["1", *(f"{v:.3f}" for v in (figures()[0], old, chance))]
 
-    done = project.run(*words, "--set", "experiments.plain.epochs=4")
+    done = made.run(*words, "--set", "experiments.plain.epochs=4")
     assert "nothing" in words_of(done.stdout)
-    done = project.run(*words, "--set", "experiments.plain.epoch=4", check=False)
+    done = made.run(*words, "--set", "experiments.plain.epoch=4", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("repro: params.yaml: experiments.plain.epoch")

@@ -35,12 +35,8 @@ def hashes(project: Project, run: str) -> dict[str, str]:
     return {p.name: file_sha256(p) for p in (project.folder / "data/runs" / run).iterdir()}
 
 
-def train(project: Project, run: str, **env: str) -> None:
-    project.run(sys.executable, "-m", "stages.train", run, **env)
-
-
 def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared: Project) -> None:
-    train(prepared, "dropped-0")
+    prepared.stage("train dropped-0")
     first = hashes(prepared, "dropped-0")
     assert set(first) == {"model.keras", "model.json", "history.csv", "predictions.npz"}
     assert not list(prepared.folder.glob(".ckpt/*/state.npz"))
@@ -69,13 +65,13 @@ def test_a_run_repeats_itself_to_the_byte_on_any_cores_and_after_kill_9(prepared
 
 
 def test_a_broken_checkpoint_is_passed_over(prepared: Project) -> None:
-    train(prepared, "plain-0")
+    prepared.stage("train plain-0")
     first = hashes(prepared, "plain-0")
     about = json.loads((prepared.folder / "data/runs/plain-0/model.json").read_text())
     (folder,) = (prepared.folder / ".ckpt" / i for i in [about["identity"]])
     folder.mkdir(parents=True)
     (folder / "state.npz").write_bytes(b"cut off")
-    train(prepared, "plain-0")
+    prepared.stage("train plain-0")
     assert hashes(prepared, "plain-0") == first
 
 
@@ -140,8 +136,8 @@ def test_a_fingerprint_is_of_all_that_a_training_depends_on(
 def test_the_seed_changes_the_run_and_the_history_is_whole(prepared: Project) -> None:
     prepared.parameters["seeds"] = [0, 1]
     prepared.write()
-    train(prepared, "plain-0")
-    train(prepared, "plain-1")
+    prepared.stage("train plain-0")
+    prepared.stage("train plain-1")
     a, b = hashes(prepared, "plain-0"), hashes(prepared, "plain-1")
     assert all(a[k] != b[k] for k in a)
     with (prepared.folder / "data/runs/plain-0/history.csv").open() as file:
@@ -168,7 +164,7 @@ def test_a_model_depends_on_its_training_part_alone(prepared: Project) -> None:
             for head in ("pose", "eyes"):
                 file = folder / f"y_{split}_{head}.npy"
                 np.save(file, np.load(file)[::-1])
-        train(prepared, "plain-0")
+        prepared.stage("train plain-0")
         with (prepared.folder / "data/runs/plain-0/history.csv").open() as file:
             rows = list(csv.DictReader(file))
         learnt, held = (
@@ -184,7 +180,7 @@ def test_a_model_depends_on_its_training_part_alone(prepared: Project) -> None:
 def test_a_loss_that_is_not_finite_is_a_failure_with_that_name(prepared: Project) -> None:
     prepared.parameters["experiments"]["plain"]["learning_rate"] = 1e30
     prepared.write()
-    prepared.run(sys.executable, "-m", "stages.augment", "plain")
+    prepared.stage("augment plain")
     words = (sys.executable, "-m", "stages.train", "plain-0")
     done = prepared.run(*words, check=False, **wandb_environment())
     assert done.returncode == 1
@@ -217,8 +213,8 @@ def test_a_saved_model_is_plain_keras_and_answers_as_the_training_did(prepared: 
         ]
     }
     prepared.write()
-    prepared.run(sys.executable, "-m", "stages.augment", "plain")
-    train(prepared, "plain-0")
+    prepared.stage("augment plain")
+    prepared.stage("train plain-0")
     folder = prepared.folder / "data/runs/plain-0"
     inputs = prepared.folder.parent / "inputs.npy"
     (data,) = load_prepared(prepared.folder / "data/augmented/plain")

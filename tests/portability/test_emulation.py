@@ -13,7 +13,6 @@ import pytest
 
 from facet.base import processor
 from facet.base.storage import md5
-from facet.errors import InputError
 from facet.portability import emulation
 from facet.portability.steps import FAULTS
 from facet.tracking.provenance import describe_processor, name_processor
@@ -48,25 +47,23 @@ processor\t: 1
 """
 
 
-@pytest.fixture(scope="session")
-def emulator() -> str:
-    """QEMU's user-mode emulator; `.ci/run` lays one."""
-    try:
-        return emulation.find_emulator()
-    except InputError as e:
-        pytest.skip(str(e))
+@pytest.mark.emulator
+def test_an_emulated_processor_prepares_the_same_bytes() -> None:
+    emulator = emulation.find_emulator()
+    ours, theirs = (
+        emulation.hash_steps(name, emulator, "--data") for name in (None, emulation.PROCESSORS[0])
+    )
+    assert {"resize", "augment", "elastic", "statistics", "numpy"} == set(ours)
+    assert theirs == ours
 
 
-@pytest.fixture(scope="session")
-def ours(emulator: str) -> dict[str, str]:
-    return emulation.hash_steps(None, emulator, faults=True)
-
-
+@pytest.mark.slow
+@pytest.mark.emulator
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", emulation.PROCESSORS[:3])
-def test_an_emulated_processor_makes_the_same_bytes_and_finds_both_faults(
-    name: str, emulator: str, ours: dict[str, str]
-) -> None:
-    theirs = emulation.hash_steps(name, emulator, faults=True)
+def test_an_emulated_processor_trains_the_same_bytes_and_finds_both_faults(name: str) -> None:
+    emulator = emulation.find_emulator()
+    ours, theirs = (emulation.hash_steps(p, emulator, "--faults") for p in (None, name))
     assert set(theirs) == set(ours)
     assert len(ours) > 6
     assert emulation.find_differences(ours, theirs) == list(FAULTS)
@@ -115,7 +112,7 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
         shutil.rmtree(other)
 
 
-@pytest.mark.skipif(not processor.same_bytes(), reason=processor.why_other_bytes())
+@pytest.mark.avx2
 def test_each_library_uses_avx2_and_no_more_whatever_the_environment_says() -> None:
     environment = {
         "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",

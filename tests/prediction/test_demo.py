@@ -22,9 +22,9 @@ from PIL import Image
 
 from facet.base.arrays import load_arrays
 from facet.prediction.demo import Demo, describe_readings, make_application
-from tests.helpers import Project
+from tests.helpers import CHROMIUM, Project
 
-CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = pytest.mark.xdist_group("demo")
 
 
 class Page(NamedTuple):
@@ -35,15 +35,15 @@ class Page(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def served(_tracked: Project) -> Iterator[Page]:
+def served(made_once: Project) -> Iterator[Page]:
     """The page of plain-0, as the command serves it until Ctrl-C."""
     words = [sys.executable, "-m", "facet", "demo", "plain-0"]
     environment = os.environ | {"PYTHONPATH": ""}
     with subprocess.Popen(
-        words, cwd=_tracked.folder, stdout=subprocess.PIPE, text=True, env=environment
+        words, cwd=made_once.folder, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout
-        yield Page(process.stdout.readline().partition(" ")[0], _tracked)
+        yield Page(process.stdout.readline().partition(" ")[0], made_once)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
 
@@ -113,9 +113,8 @@ def test_it_answers_no_other_name(served: Page) -> None:
     assert other.status_code == 403
 
 
+@pytest.mark.browser
 def test_in_a_browser(served: Page) -> None:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not here: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     image, shares = first_answer(served.project)

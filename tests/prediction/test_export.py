@@ -52,17 +52,17 @@ def ask(to: str, path: Path, X: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("to", FILES)
-def test_it_answers_for_raw_images_prepared_as_the_json_says(tracked: Project, to: str) -> None:
-    done = export(tracked, "plain-0", "--to", to)
+def test_it_answers_for_raw_images_prepared_as_the_json_says(made: Project, to: str) -> None:
+    done = export(made, "plain-0", "--to", to)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "plain-0" in words_of(done.stdout)
-    folder = tracked.folder / "exports/plain-0" / to
+    folder = made.folder / "exports/plain-0" / to
     about: dict[str, Any] = json.loads((folder / "export.json").read_text())
     assert set(about) == set(get_type_hints(ExportInfo))
 
-    expected = load_arrays(tracked.folder / PREDICTIONS)
-    files = [tracked.folder / "data/faces/raw/images" / n for n in expected["names_test"].tolist()]
+    expected = load_arrays(made.folder / PREDICTIONS)
+    files = [made.folder / "data/faces/raw/images" / n for n in expected["names_test"].tolist()]
     assert about["test_items"] == len(files) > 3
     images = [Image.open(f).convert(about["input"]["mode"]) for f in files]
     resized = [
@@ -76,41 +76,41 @@ def test_it_answers_for_raw_images_prepared_as_the_json_says(tracked: Project, t
         np.testing.assert_allclose(answers[head], expected[f"{head}_test"], atol=1e-4)
 
 
-def test_one_that_answers_otherwise_is_refused_and_the_earlier_one_stays(tracked: Project) -> None:
+def test_one_that_answers_otherwise_is_refused_and_the_earlier_one_stays(made: Project) -> None:
     words = ("plain-0", "--to", "tflite", "--into", "phone")
-    assert export(tracked, *words).returncode == 0
-    before = {p.name: p.read_bytes() for p in (tracked.folder / "phone").iterdir()}
-    output = load_arrays(tracked.folder / PREDICTIONS)
+    assert export(made, *words).returncode == 0
+    before = {p.name: p.read_bytes() for p in (made.folder / "phone").iterdir()}
+    output = load_arrays(made.folder / PREDICTIONS)
     p = output["pose_test"]
     other_class = p[:, ::-1].copy()
     for answers, named in ((p + np.float32(0.01), "1.0e-02"), (other_class, "pose")):
-        save_arrays(tracked.folder / PREDICTIONS, output | {"pose_test": answers})
-        done = export(tracked, *words)
+        save_arrays(made.folder / PREDICTIONS, output | {"pose_test": answers})
+        done = export(made, *words)
         assert done.returncode == 1
         assert done.stderr.startswith("export: plain-0 as tflite ")
         assert done.stderr.count("\n") == 1
         assert named in words_of(done.stderr)
-        assert {p.name: p.read_bytes() for p in (tracked.folder / "phone").iterdir()} == before
-    assert export(tracked, *words[:3]).returncode == 1
-    assert list((tracked.folder / "exports/plain-0").iterdir()) == []
+        assert {p.name: p.read_bytes() for p in (made.folder / "phone").iterdir()} == before
+    assert export(made, *words[:3]).returncode == 1
+    assert list((made.folder / "exports/plain-0").iterdir()) == []
 
 
-def test_it_overwrites_no_folder_of_others_and_needs_the_data_of_the_run(tracked: Project) -> None:
-    taken = tracked.folder / "taken"
+def test_it_overwrites_no_folder_of_others_and_needs_the_data_of_the_run(made: Project) -> None:
+    taken = made.folder / "taken"
     taken.mkdir()
     (taken / "model.onnx").write_text("somebody's own")
-    done = export(tracked, "plain-0", "--to", "onnx", "--into", "taken")
+    done = export(made, "plain-0", "--to", "onnx", "--into", "taken")
     assert done.returncode == 1
     assert done.stderr.startswith("export: taken: is there already")
     assert (taken / "model.onnx").read_text() == "somebody's own"
 
-    names = tracked.folder / "data/augmented/plain/names_test.npy"
-    shutil.copyfile(names, tracked.folder / "kept.npy")
+    names = made.folder / "data/augmented/plain/names_test.npy"
+    shutil.copyfile(names, made.folder / "kept.npy")
     names.unlink()  # it may be a link into DVC's cache
-    np.save(names, np.char.add("x", np.load(tracked.folder / "kept.npy")))
-    done = export(tracked, "plain-0", "--to", "onnx")
+    np.save(names, np.char.add("x", np.load(made.folder / "kept.npy")))
+    done = export(made, "plain-0", "--to", "onnx")
     assert done.stderr.startswith("export: data/augmented/plain: not the data ")
-    assert not list(tracked.folder.glob("exports/plain-0/*"))
+    assert not list(made.folder.glob("exports/plain-0/*"))
 
 
 def test_a_missing_package_is_named_with_what_to_do() -> None:

@@ -15,13 +15,7 @@ from facet.base.prepared import InputInfo
 from facet.base.storage import read_csv
 from facet.errors import InputError
 from facet.prediction.predict import prepare_image, prepare_rows
-from tests.helpers import Project, new_data, words_of
-
-
-@pytest.fixture
-def trained_project(prepared: Project) -> Project:
-    prepared.run(sys.executable, "-m", "stages.train", "plain-0")
-    return prepared
+from tests.helpers import Project, words_of
 
 
 def predict(project: Project, *words: str, status: int = 0) -> tuple[list[str], str]:
@@ -47,15 +41,15 @@ def check_answers(project: Project, run: str, lines: list[str], items: dict[str,
             assert given == pytest.approx(expected, abs=2e-5)
 
 
-def test_it_answers_as_the_training_did(trained_project: Project) -> None:
-    output = load_arrays(trained_project.folder / "data/runs/plain-0/predictions.npz")
+def test_it_answers_as_the_training_did(made: Project) -> None:
+    output = load_arrays(made.folder / "data/runs/plain-0/predictions.npz")
     files = {f"data/faces/raw/images/{n}": n for n in output["names_test"].tolist()}
-    lines, _ = predict(trained_project, "plain-0", *files, "--json")
-    check_answers(trained_project, "plain-0", lines, files)
+    lines, _ = predict(made, "plain-0", *files, "--json")
+    check_answers(made, "plain-0", lines, files)
 
     # In words: the likeliest class, and its probability.
-    lines, _ = predict(trained_project, "plain-0", *files)
-    classes = json.loads((trained_project.folder / "data/runs/plain-0/model.json").read_text())
+    lines, _ = predict(made, "plain-0", *files)
+    classes = json.loads((made.folder / "data/runs/plain-0/model.json").read_text())
     for line in lines:
         item, head, answer, probability, *_ = line.split("\t")
         p = output[f"{head}_test"][output["names_test"].tolist().index(files[item])]
@@ -63,15 +57,13 @@ def test_it_answers_as_the_training_did(trained_project: Project) -> None:
         assert float(probability) == pytest.approx(p.max(), abs=1e-3)
 
 
-def test_a_bad_file_is_reported_and_the_rest_answered(trained_project: Project) -> None:
-    good = next((trained_project.folder / "data/faces/raw/images").iterdir())
-    cut = trained_project.folder / "cut.png"
+def test_a_bad_file_is_reported_and_the_rest_answered(made: Project) -> None:
+    good = next((made.folder / "data/faces/raw/images").iterdir())
+    cut = made.folder / "cut.png"
     cut.write_bytes(good.read_bytes()[:40])
     # A copy of the run's folder is enough, wherever it lies.
-    copy = shutil.copytree(
-        trained_project.folder / "data/runs/plain-0", trained_project.folder.parent / "a model"
-    )
-    lines, output = predict(trained_project, str(copy), "absent.png", str(cut), str(good), status=1)
+    copy = shutil.copytree(made.folder / "data/runs/plain-0", made.folder.parent / "a model")
+    lines, output = predict(made, str(copy), "absent.png", str(cut), str(good), status=1)
     assert [line.split("\t")[:2] for line in lines] == [[str(good), "eyes"], [str(good), "pose"]]
     absent, broken, last = output.splitlines()
     assert absent.startswith("predict: absent.png: ")
@@ -79,12 +71,10 @@ def test_a_bad_file_is_reported_and_the_rest_answered(trained_project: Project) 
     assert {"2", "3"} <= words_of(last)
 
 
-def test_a_table_is_answered_row_by_row(project: Project) -> None:
-    project.parameters |= new_data(project.folder.parent / "new") | {"comparisons": {}}
-    project.write()
-    project.run("dvc", "repro", "train@leaves-0")
+def test_a_table_is_answered_row_by_row(new_data_project: Project, tmp_path: Path) -> None:
+    project = new_data_project.copy_to(tmp_path / "project")
     # Another order of the columns, and those of the labels left out.
-    rows = read_csv(project.folder.parent / "new/leaves.csv")
+    rows = read_csv(new_data_project.folder.parent / "new/leaves.csv")
     new = project.folder / "new.csv"
     new.write_text("\n".join(["b,a", *(f"{r['b']},{r['a']}" for r in rows)]) + "\n")
     broken = project.folder / "broken.csv"
@@ -97,23 +87,23 @@ def test_a_table_is_answered_row_by_row(project: Project) -> None:
     check_answers(project, "leaves-0", lines, items)
 
 
-def test_folders_patterns_and_standard_input_are_files_too(trained_project: Project) -> None:
-    images = trained_project.folder / "data/faces/raw/images"
-    photos = trained_project.folder.parent / "photos"
+def test_folders_patterns_and_standard_input_are_files_too(made: Project) -> None:
+    images = made.folder / "data/faces/raw/images"
+    photos = made.folder.parent / "photos"
     (photos / "more").mkdir(parents=True)
     first, second = sorted(images.iterdir())[:2]
     shutil.copy(first, photos)
     shutil.copy(second, photos / "more")
     (photos / "notes.txt").write_text("none of ours")
-    of_folder, _ = predict(trained_project, "plain-0", str(photos))
+    of_folder, _ = predict(made, "plain-0", str(photos))
     named = [str(photos / "more" / second.name), str(photos / first.name)]
     assert [line.split("\t")[0] for line in of_folder] == [n for n in named for _ in range(2)]
-    of_pattern, _ = predict(trained_project, "plain-0", f"{photos}/*.png")
+    of_pattern, _ = predict(made, "plain-0", f"{photos}/*.png")
     assert of_pattern == of_folder[2:]
     words = [sys.executable, "-m", "facet", "predict", "plain-0", "-"]
     for content, answered in ((first.read_bytes(), True), (b"no image", False)):
         done = subprocess.run(
-            words, cwd=trained_project.folder, input=content, capture_output=True, check=False
+            words, cwd=made.folder, input=content, capture_output=True, check=False
         )
         lines = done.stdout.decode().splitlines()
         assert [line.split("\t")[1:] for line in lines] == [
@@ -122,17 +112,17 @@ def test_folders_patterns_and_standard_input_are_files_too(trained_project: Proj
         assert done.returncode == (not answered)
     assert done.stderr.decode().startswith("predict: stdin: ")
     (photos / "more" / second.name).unlink()
-    _, output = predict(trained_project, "plain-0", str(photos / "more"), status=1)
+    _, output = predict(made, "plain-0", str(photos / "more"), status=1)
     assert {str(photos / "more"), "png"} <= words_of(output)
 
 
-def test_a_run_is_found_from_any_folder(trained_project: Project) -> None:
-    image = next((trained_project.folder / "data/faces/raw/images").iterdir())
-    launcher = trained_project.folder / "facet-launcher.py"
+def test_a_run_is_found_from_any_folder(made: Project) -> None:
+    image = next((made.folder / "data/faces/raw/images").iterdir())
+    launcher = made.folder / "facet-launcher.py"
     launcher.write_text("from facet.cli import main\nmain()\n")
     done = subprocess.run(
         [sys.executable, str(launcher), "predict", "plain-0", str(image)],
-        cwd=trained_project.folder.parent,
+        cwd=made.folder.parent,
         capture_output=True,
         text=True,
         check=False,
@@ -180,15 +170,15 @@ def test_rows_are_prepared_as_in_training_or_refused(tmp_path: Path) -> None:
         assert named <= words_of(e.value), e.value
 
 
-def test_an_unknown_run_is_refused_by_name(trained_project: Project) -> None:
-    _, output = predict(trained_project, "plane-0", "x.png", status=1)
+def test_an_unknown_run_is_refused_by_name(made: Project) -> None:
+    _, output = predict(made, "plane-0", "x.png", status=1)
     assert output.startswith("predict: data/runs/plane-0/model.json: ")
     assert "plain-0" in words_of(output)
 
 
-def test_the_network_is_drawn(trained_project: Project) -> None:
-    done = trained_project.run(sys.executable, "-m", "facet", "pictures", "plain-0")
-    folder = trained_project.folder / "pictures/plain-0"
+def test_the_network_is_drawn(made: Project) -> None:
+    done = made.run(sys.executable, "-m", "facet", "pictures", "plain-0")
+    folder = made.folder / "pictures/plain-0"
     assert "pose_logits (Dense)" in (folder / "summary.txt").read_text()
     with Image.open(folder / "layers.png") as drawn:
         assert len(set(drawn.convert("RGB").getdata())) > 5

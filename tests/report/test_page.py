@@ -31,9 +31,8 @@ from facet.report import dvc_page, page
 from facet.report.results import read_rows
 from facet.tracking import offline_records
 from stages import compare, evaluate
-from tests.helpers import ROOT, small_parameters, words_of
+from tests.helpers import CHROMIUM, ROOT, small_parameters, words_of
 
-CHROMIUM = Path("/usr/bin/chromium")
 HEADS = {
     "faces": {"pose": ["left", "right"], "eyes": ["<b>open</b>", "sunglasses"]},
     "drinks": {"color": ["red", "white"], "kind": ["beer", "wine"]},
@@ -516,8 +515,6 @@ def test_wandbs_own_samples_are_drawn(grid: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not here: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     flags = [

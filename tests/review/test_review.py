@@ -121,10 +121,6 @@ class Toy(Project):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def commit(self) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "change")
-
     def edit(self, file: str, old: str, new: str) -> None:
         text = (self.folder / file).read_text()
         assert old in text
@@ -133,7 +129,7 @@ class Toy(Project):
     def made(self, *targets: str) -> None:
         """Bring the result up to date with what was edited, and commit both."""
         self.run("dvc", "repro", *targets)
-        self.commit()
+        self.commit("change")
 
     def outputs(self) -> dict[str, str | None]:
         return checks.lock_outputs(checks.read_lock(self.folder))
@@ -141,9 +137,11 @@ class Toy(Project):
     def object(self, hash: str | None) -> Path:
         return checks.Cache(self.folder / ".dvc/cache/files/md5").file(str(hash))
 
-    def review(self, *words: str, fails: bool = True, **env: str) -> tuple[dict[str, Any], str]:
+    def review(
+        self, *words: str, fails: bool = True, jobs: int = 1, **env: str
+    ) -> tuple[dict[str, Any], str]:
         """review.json, and all that was said; an environment is never built."""
-        words = ("-m", "facet", "review", "--jobs", "1", "--env", sys.prefix, *words)
+        words = ("-m", "facet", "review", "--jobs", str(jobs), "--env", sys.prefix, *words)
         done = self.run(sys.executable, *words, check=False, **{"PYTHONPATH": str(ROOT)} | env)
         output = done.stdout + done.stderr
         assert done.returncode == int(fails), output
@@ -191,18 +189,14 @@ def toy(_toy: Toy, tmp_path: Path) -> Toy:
     return Toy(tmp_path / "a folder")
 
 
-def test_the_projects_own_result_comes_out(project: Project) -> None:
-    project.parameters["experiments"].pop("dropped")
-    project.parameters["comparisons"] = {}
-    project.write()
-    result = Toy(project.folder)
-    result.commit()
-    result.made()
-    review, output = result.review(fails=False)
+def test_the_projects_own_result_comes_out(made: Project) -> None:
+    result = Toy(made.folder)
+    result.commit("results")
+    review, output = result.review(fails=False, jobs=2)
     check(Review, review)
     assert (review["verdict"], review["findings"]) == ("holds", [])
-    assert {"holds", "7"} <= words_of(last_line(output))
-    assert list(came_out(review).values()) == ["identical"] * 7
+    assert {"holds", "10"} <= words_of(last_line(output))
+    assert list(came_out(review).values()) == ["identical"] * 10
     assert all(a == b for v in review["stages"].values() for a, b in v["outs"].values())
     assert result.run("git", "status", "--porcelain").stdout == ""
 
@@ -277,7 +271,7 @@ def test_a_swapped_model(toy: Toy) -> None:
 
 def test_a_changed_digit_in_a_metrics_file(toy: Toy) -> None:
     toy.edit("metrics/runs.csv", "0.42", "0.43")
-    toy.commit()
+    toy.commit("change")
     review, output = toy.review("--quick")
     refused(review, "figures", "metrics/runs.csv", "compare", "dvc.lock")
     assert review["verdict"] == "refused"
@@ -286,7 +280,7 @@ def test_a_changed_digit_in_a_metrics_file(toy: Toy) -> None:
     # With a dvc.lock made to fit, the row still names the file that it was read from.
     toy.edit("metrics/runs.csv", str(toy.outputs()[FIGURES]), "0" * 32)
     toy.run("dvc", "commit", "-f", "compare")
-    toy.commit()
+    toy.commit("change")
     refused(toy.review("--quick")[0], "figures", "metrics/runs.csv", "a-0's", FIGURES)
 
 
@@ -304,7 +298,7 @@ def test_a_row_too_many_or_too_few_in_the_table(toy: Toy) -> None:
     ):
         table.write_text(text)
         toy.run("dvc", "commit", "-f", "compare")
-        toy.commit()
+        toy.commit("change")
         refused(toy.review("--quick")[0], "figures", "metrics/runs.csv", *words)
 
 
@@ -436,7 +430,7 @@ def test_an_edited_object_in_the_cache(toy: Toy) -> None:
 def test_a_newer_numpy(toy: Toy) -> None:
     ours = metadata.version("numpy")
     toy.edit("requirements.lock", ours, "99.1")
-    toy.commit()
+    toy.commit("change")
     made = ("prepare", "train@a-0", "train@b-0")
     refused(toy.review("--quick")[0], "lock", "requirements.lock", "dvc.lock", *made)
     # A result made anew, but not with the packages that the commit names.
@@ -461,7 +455,7 @@ def test_names_and_versions_of_packages_are_compared_as_pip_does() -> None:
 def test_a_deleted_object_in_the_remote(toy: Toy) -> None:
     remote = toy.folder.parent / "remote"
     toy.run("dvc", "remote", "add", "-q", "-d", "store", str(remote))
-    toy.commit()
+    toy.commit("change")
     toy.run("dvc", "push")
     hash = md5(toy.folder / MODEL / "model.json")
     (remote / "files/md5" / hash[:2] / hash[2:]).unlink()
@@ -484,7 +478,7 @@ def test_what_the_lock_does_not_tell_of_the_commit(toy: Toy) -> None:
     (uncommitted,) = (f for f in review["findings"] if f["check"] == "uncommitted")
     assert uncommitted["severity"] == "refuse"
     assert uncommitted["where"] == "dvc.yaml, params.yaml, steps/evaluate.py"
-    toy.commit()
+    toy.commit("change")
     review, _ = toy.review("--quick")
     found = {
         (f["severity"], f["where"]): words_of(f["what"])

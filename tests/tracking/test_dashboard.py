@@ -34,15 +34,15 @@ def metrics(panels: list[dict[str, Any]]) -> list[str]:
     return [m for p in panels for m in p["config"].get("metrics", [])]
 
 
-def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) -> None:
+def test_a_fresh_clone_fills_an_empty_project(made: Project, server: Server) -> None:
     for folder in ("wandb", ".wandb-data", ".wandb-cache", "metrics/costs"):
-        shutil.rmtree(tracked.folder / folder)
-    done = call(tracked.folder, server.url, "dashboard")
+        shutil.rmtree(made.folder / folder)
+    done = call(made.folder, server.url, "dashboard")
     assert done.returncode == 0, done.stderr
     assert len(server.runs) == 3
-    assert waiting(tracked.folder) == set()
+    assert waiting(made.folder) == set()
     for run in ("plain-0", "dropped-0"):
-        record = check_received(server, tracked.folder, run)
+        record = check_received(server, made.folder, run)
         assert record.events == []  # the machine that ran is not here
     assert any(name.startswith("comparisons-") for name in server.runs)
     (view,) = server.views.values()
@@ -51,18 +51,18 @@ def test_a_fresh_clone_fills_an_empty_project(tracked: Project, server: Server) 
 
     # Every metric the workspace draws is one that was logged, GPUs and the machine's aside.
     known = {k for r in server.runs.values() for row in [*r.history, r.summary] for k in row}
-    drawn = {m for p in sections(tracked.parameters).values() for m in metrics(p)}
+    drawn = {m for p in sections(made.parameters).values() for m in metrics(p)}
     assert {m for m in drawn if not m.startswith("system.")} <= known | {"items_per_second"}
     pictures = {
         k
-        for p in sections(tracked.parameters).values()
+        for p in sections(made.parameters).values()
         for panel in p
         for k in panel["config"].get("mediaKeys", [])
     }
     assert pictures <= known
 
     server.requests.clear()
-    done = call(tracked.folder, server.url, "dashboard")
+    done = call(made.folder, server.url, "dashboard")
     assert done.returncode == 0, done.stderr
     assert "file_stream" not in server.requests
     assert list(server.views) == [view["name"]]  # the same one, saved again

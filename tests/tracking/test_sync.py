@@ -28,34 +28,34 @@ from tests.tracking.helpers import (
 from tests.tracking.server import Server
 
 
-def test_offline_runs_arrive_whole_and_once(tracked: Project, server: Server) -> None:
-    assert len(waiting(tracked.folder)) == 3
-    done = call(tracked.folder, server.url)
+def test_offline_runs_arrive_whole_and_once(made: Project, server: Server) -> None:
+    assert len(waiting(made.folder)) == 3
+    done = call(made.folder, server.url)
     assert done.returncode == 0, done.stderr
-    assert waiting(tracked.folder) == set()
+    assert waiting(made.folder) == set()
     assert len(server.runs) == 3
     for run in ("plain-0", "dropped-0"):
-        check_samples(server, tracked.folder, check_received(server, tracked.folder, run).name)
+        check_samples(server, made.folder, check_received(server, made.folder, run).name)
     (comparisons,) = (r for r in server.runs.values() if r.name.startswith("comparisons-"))
     assert comparisons.about["jobType"] == "compare"
     server.requests.clear()
-    assert call(tracked.folder, server.url).returncode == 0
+    assert call(made.folder, server.url).returncode == 0
     assert server.requests == []
-    for path in tracked.folder.rglob("*"):
+    for path in made.folder.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
 def test_a_folder_uploaded_by_itself_is_what_the_docs_warn_of(
-    tracked: Project, server: Server
+    made: Project, server: Server
 ) -> None:
     """Once this fails, W&B puts folders in order by itself, and docs/wandb.md may say less."""
-    about = json.loads((tracked.folder / "data/runs/plain-0/model.json").read_text())
+    about = json.loads((made.folder / "data/runs/plain-0/model.json").read_text())
     id = about["wandb"]["id"]
-    train, evaluate = offline_records.record_files(tracked.folder / "wandb", id)
+    train, evaluate = offline_records.record_files(made.folder / "wandb", id)
     for file in (evaluate, train):
         words = [sys.executable, "-m", "wandb", "sync", str(file.parent)]
-        tracked.run(*words, **wandb_environment(server.url, "offline"))
-    assert id not in waiting(tracked.folder)
+        made.run(*words, **wandb_environment(server.url, "offline"))
+    assert id not in waiting(made.folder)
     epochs = [row["_step"] for row in server.runs[id].history if "epoch" in row]
     assert min(epochs) > len(epochs) == about["epochs"]
     assert not [key for key in server.runs[id].summary if key.startswith("test/")]
@@ -196,27 +196,29 @@ def test_the_key_is_the_one_that_wandb_login_wrote(
 
 
 def test_a_file_that_is_gone_holds_its_run_back_and_is_named(
-    tracked: Project, server: Server
+    prepared: Project, server: Server
 ) -> None:
-    about = json.loads((tracked.folder / "data/runs/plain-0/model.json").read_text())
-    found = [
+    folder = prepared.folder
+    prepared.stage("train plain-0", "evaluate plain-0", **wandb_environment())
+    assert track(folder).id == "plain-0-abc"
+    about = json.loads((folder / "data/runs/plain-0/model.json").read_text())
+    id = about["wandb"]["id"]
+    (found,) = (
         e["local_path"]
-        for a in recorded(tracked.folder, about["wandb"]["id"])["artifact"]
+        for a in recorded(folder, id)["artifact"]
         for e in a["artifact"]["manifest"]["contents"]
         if e["path"] == "model.keras"
-    ]
-    # Recorded where the runs were made; this is a copy of that folder.
-    model = Path(found[0])
+    )
+    model = Path(found)
     kept = model.read_bytes()
     model.write_bytes(b"another")
     try:
-        done = call(tracked.folder, server.url)
+        done = call(folder, server.url)
     finally:
         model.write_bytes(kept)
     assert done.returncode == 1
     assert str(model) in done.stderr
-    assert about["wandb"]["id"] not in server.runs
-    assert len(server.runs) == 2
-    assert waiting(tracked.folder) == {about["wandb"]["id"]}
-    assert call(tracked.folder, server.url).returncode == 0
-    check_received(server, tracked.folder, "plain-0")
+    assert set(server.runs) == {"plain-0-abc"}
+    assert waiting(folder) == {id}
+    assert call(folder, server.url).returncode == 0
+    check_received(server, folder, "plain-0")

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -22,9 +21,11 @@ from tests.tracking.helpers import recorded, track
 from tests.tracking.server import Fault, Server
 
 
-def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(tracked: Project) -> None:
-    about = json.loads((tracked.folder / "data/runs/dropped-0/model.json").read_text())
-    here = offline_records.record_files(tracked.folder / "wandb", about["wandb"]["id"])
+def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(
+    made_once: Project, made: Project
+) -> None:
+    about = json.loads((made.folder / "data/runs/dropped-0/model.json").read_text())
+    here = offline_records.record_files(made.folder / "wandb", about["wandb"]["id"])
     trained, evaluated = (offline_records.read_records(file) for file in here)
     keys = {k for s in trained["stats"] for k in s["stats"]["item"]}
     assert {"cpu", "memory_percent", "proc.memory.rssMB", "disk./.usagePercent"} <= keys
@@ -34,22 +35,22 @@ def test_an_offline_run_shows_the_machine_and_stays_inside_the_project(tracked: 
     for word in ("data_sha256", "commit", "identity", "learning_rate", "processor"):
         assert word in config
     # The model waits where it lies: no second copy.
-    copies = (tracked.folder / ".wandb-data").rglob("*")
-    model = (tracked.folder / "data/runs/dropped-0/model.keras").read_bytes()
+    copies = (made.folder / ".wandb-data").rglob("*")
+    model = (made.folder / "data/runs/dropped-0/model.keras").read_bytes()
     assert not any(p.read_bytes() == model for p in copies if p.is_file())
-    assert not list((tracked.folder.parent / "home").rglob("*"))
-    ignored = tracked.run("git", "status", "--porcelain").stdout
+    assert list((made_once.folder.parent / "home").rglob("*")) == []
+    ignored = made.run("git", "status", "--porcelain").stdout
     assert "wandb" not in ignored
 
 
-def test_comparisons_are_a_run_with_the_tables_and_plots(tracked: Project) -> None:
-    (file,) = offline_records.record_files(tracked.folder / "wandb", "comparisons-*")
+def test_comparisons_are_a_run_with_the_tables_and_plots(made: Project) -> None:
+    (file,) = offline_records.record_files(made.folder / "wandb", "comparisons-*")
     found = offline_records.read_records(file)
     assert found["run"][0]["run"]["job_type"] == "compare"
     names = {a["artifact"]["name"].rpartition("-")[2] for a in found["artifact"]}
     assert {"comparisons", "runs"} <= names
     text = json.dumps(found["summary"])
-    verdict = json.loads((tracked.folder / "metrics/comparisons.json").read_text())["dropout"]
+    verdict = json.loads((made.folder / "metrics/comparisons.json").read_text())["dropout"]
     assert f'"dropout/verdict": "{verdict["verdict"]}"' in text
     assert "curves/dropout" in json.dumps(found["history"])
 
@@ -202,14 +203,13 @@ GIVE_OF(nvmlDeviceGetClockInfo, 1000)
 """
 
 
+@pytest.mark.compiler
 def test_gpu_samples_would_flow(tmp_path: Path) -> None:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if not compiler:
-        pytest.skip("no C compiler for a stand-in of NVIDIA's library")
+    """By a stand-in of NVIDIA's library."""
     (tmp_path / "nvml.c").write_text(NVML)
     library = tmp_path / "lib/libnvidia-ml.so.1"
     library.parent.mkdir()
-    words = [compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "nvml.c")]
+    words = ["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "nvml.c")]
     subprocess.run(words, check=True)
     track(tmp_path, "long", LD_LIBRARY_PATH=str(library.parent))
     samples = [s["stats"]["item"] for s in recorded(tmp_path)["stats"]]
@@ -261,8 +261,8 @@ def test_the_curves_of_a_comparison_are_means_over_seeds() -> None:
     }
 
 
-def test_a_warning_of_a_run_is_an_alert(tracked: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tracked.folder)
+def test_a_warning_of_a_run_is_an_alert(made: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made.folder)
     file = Path("metrics/runs/plain-0.json")
     metrics = json.loads(file.read_text()) | {"warnings": ["odd: pose: 0.10 is little"]}
     file.write_text(json.dumps(metrics))

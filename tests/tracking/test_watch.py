@@ -52,30 +52,34 @@ def look(folder: Path, shown: list[str], *words: str) -> str:
     return text
 
 
-def test_the_viewer_opens_on_the_newest_training_and_names_runs(tracked: Project) -> None:
-    text = look(tracked.folder, ["-plain-0", "-dropped-0", "val/loss"])
+def test_the_viewer_opens_on_the_newest_training_and_names_runs(
+    made_once: Project, made: Project
+) -> None:
+    for folder in (made.folder / "wandb").glob("*-plain-0-*"):  # a grid trains both at once
+        folder.rename(re.sub(r"\d{8}_\d{6}", "20200101_000000", str(folder)))
+    text = look(made.folder, ["-plain-0", "-dropped-0", "val/loss"])
     assert re.findall(r"run-\d{8}_\d{6}-(\S+)", text)[:2] == ["dropped-0", "plain-0"]
     assert "comparisons" not in text
-    text = look(tracked.folder, ["Name: plain-0", "train/loss"], "--run", "plain-0")
+    text = look(made.folder, ["Name: plain-0", "train/loss"], "--run", "plain-0")
     assert "dropped-0" not in text
-    assert not list((tracked.folder.parent / "home").rglob("*"))
+    assert list((made_once.folder.parent / "home").rglob("*")) == []
 
 
-def test_each_run_has_one_record_its_training(tracked: Project) -> None:
-    shown = name_records(tracked.folder / "wandb", [])
+def test_each_run_has_one_record_its_training(made: Project) -> None:
+    shown = name_records(made.folder / "wandb", [])
     assert {name.partition("-")[2] for name in shown} == {"plain-0", "dropped-0"}
     assert len(shown) == 2
     for file in shown.values():
         assert "stats" in read_records(file)
-    assert list(name_records(tracked.folder / "wandb", ["plain"])) == [min(shown)]
+    assert list(name_records(made.folder / "wandb", ["plain"])) == [min(shown)]
     with pytest.raises(InputError) as e:
-        name_records(tracked.folder / "wandb", ["plian-0"])
+        name_records(made.folder / "wandb", ["plian-0"])
     assert {"plian-0", "plain-0"} <= words_of(e.value)
     with pytest.raises(InputError, match="make repro"):
-        name_records(tracked.folder / "elsewhere", [])
+        name_records(made.folder / "elsewhere", [])
     # Of a run that DVC restored there is what `make dashboard` recorded.
     shutil.rmtree(max(shown.values()).parent)
-    restored = name_records(tracked.folder / "wandb", ["dropped"])
+    restored = name_records(made.folder / "wandb", ["dropped"])
     assert ["stats" in read_records(file) for file in restored.values()] == [False]
 
 

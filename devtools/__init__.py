@@ -1,0 +1,1 @@
+"""Programs for those who change Facet; nothing of the library imports them."""
