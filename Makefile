@@ -102,7 +102,7 @@ watch: $(STAMP)  ## the runs in the terminal, by W&B's own viewer; needs no acco
 prune: $(STAMP)  ## what W&B's folders take; removes the runs that are uploaded
 	@python -m facet prune
 
-PYTEST := python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST := python -m pytest -n 3
 test: $(STAMP)  ## the tests to run before each push
 	$(PYTEST) -m 'not slow'
 

@@ -152,7 +152,7 @@ def draw_mutants(count: int, seed: int) -> list[Mutant]:
 
 def run_tests(tree: Path, *words: str) -> str:
     """The first test that fails, "" if none does."""
-    words = ("-m", "pytest", "-x", "-n", "3", "--dist", "loadgroup", "--timeout", "400", *words)
+    words = ("-m", "pytest", "-x", "-n", "3", "--timeout", "400", *words)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     try:
         done = subprocess.run(

@@ -85,12 +85,12 @@ def repro(
     ] = False,
 ) -> None:
     """Bring the grid, or a part of it, up to date on all cores, or on a cluster's machines."""
-    from facet.grid.stage_server import StageServer
+    from facet.grid.stage_server import serve_stages
     from facet.grid.worktree import LOGS, only_one
 
     print(f"checking params.yaml and what has changed; what stages say is in {LOGS}", flush=True)
     # It imports what the stages need while this process imports DVC and looks for what has changed.
-    with only_one(), contextlib.nullcontext() if cluster else StageServer():
+    with only_one(), contextlib.nullcontext() if cluster else serve_stages():
         found = None
         if cluster:
             if values or jobs:

@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import hypothesis
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 from facet.base import processor
 from facet.errors import InputError
@@ -91,16 +93,34 @@ def pytest_configure(config: pytest.Config) -> None:
         server_address()
 
 
-# Files whose tests take longest: they begin first, so that no worker is left alone with one.
-SLOWEST = (
-    "test_cluster.py",
-    "test_sudden_death.py",
-    "test_demo.py",
-)
+# Files whose tests share what is dear to make, by the worker that has them all: no other makes it.
+TOGETHER = {
+    "test_cluster.py": "cluster",
+    "test_demo.py": "demo",
+    "test_embedded.py": "embedded",
+    "test_forest.py": "keras",
+    "test_page.py": "page",
+    "test_stage_server.py": "stage server",
+    "test_stored_files.py": "keras",
+}
+# Files that begin first, so that no worker is left alone with one at the end.
+FIRST = ("test_cluster.py", "test_sudden_death.py", "test_forest.py", "test_stored_files.py")
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives a worker the tests that go together, or one test after the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return TOGETHER.get(Path(nodeid.partition("::")[0]).name, nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in SLOWEST)
+    items.sort(key=lambda item: (*FIRST, item.path.name).index(item.path.name))
 
 
 # How long an example takes says more of the machine than of the code.

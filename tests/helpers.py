@@ -263,6 +263,13 @@ class Project:
         )
         return type(self)(folder)
 
+    def forget(self) -> Self:
+        """As a fresh clone: no data, no cache, no lock."""
+        for name in ("data", ".dvc/cache", ".dvc/tmp", ".ckpt", ".workers", "metrics", "wandb"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        (self.folder / "dvc.lock").unlink(missing_ok=True)
+        return self
+
     def write(self) -> None:
         text = yaml.safe_dump(self.parameters, sort_keys=False)
         (self.folder / "params.yaml").write_text(text)

@@ -12,6 +12,7 @@ from facet.bench_setting import move_sources, pack_sources
 from tests.helpers import ROOT, SHARED, run_program
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_published_sources_are_pickled(tmp_path: Path) -> None:
     for name in ("params.yaml", "requirements.lock"):

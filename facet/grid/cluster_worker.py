@@ -35,7 +35,7 @@ from facet.grid.remote_store import (
     pull_stages,
     push_stages,
 )
-from facet.grid.stage_server import StageServer
+from facet.grid.stage_server import serve_stages
 from facet.grid.worktree import LOGS, PROGRESS
 from facet.launch import PROGRESS_VARIABLE
 from facet.packages import find_other_versions, installed_versions, read_pins
@@ -159,7 +159,7 @@ def main() -> None:
         answer({"unfit": reason})
         return
     share_folders()
-    with StageServer(), Repo() as store:
+    with serve_stages(), Repo() as store:
         remote = open_remote(store)
         answer({"unfit": ""})
         while True:

@@ -63,8 +63,8 @@ LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN",
 class StageServer:
     """The process that stages are forked from, named in the environment; it ends with this one.
 
-    A server that the environment names already is used as it is. Where the system lacks what a
-    server needs there is none: each stage imports its libraries itself, with the same bytes.
+    Where the system lacks what it needs there is none: each stage imports its libraries itself,
+    with the same bytes.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -73,9 +73,9 @@ class StageServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "StageServer":
-        from facet.launch import SERVER_VARIABLE, ask_server, die_with
+        from facet.launch import SERVER_VARIABLE, die_with
 
-        if not can_serve() or ask_server([]) == 0:
+        if not can_serve():
             return self
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind("\0" + self.address[1:])
@@ -93,10 +93,17 @@ class StageServer:
     def __exit__(self, *_: object) -> None:
         from facet.launch import SERVER_VARIABLE
 
+        os.environ.pop(SERVER_VARIABLE, None)
         if self.process:
-            os.environ.pop(SERVER_VARIABLE, None)
             self.process.terminate()
             self.process.wait()
+
+
+def serve_stages() -> contextlib.AbstractContextManager[object]:
+    """A stage server while a context lasts: the one that the environment names, or a new one."""
+    from facet.launch import ask_server
+
+    return contextlib.nullcontext() if ask_server([]) == 0 else StageServer()
 
 
 def can_serve() -> bool:

@@ -690,6 +690,7 @@ def test_seeds_needed_do_what_they_promise() -> None:
 
 
 @given(st.lists(st.floats(1e-15, 1), min_size=1, max_size=30))
+@settings(max_examples=12)
 def test_adjusted_p_values_are_those_of_statsmodels(p_values: list[float]) -> None:
     from statsmodels.stats.multitest import multipletests
 

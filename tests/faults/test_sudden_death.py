@@ -35,13 +35,17 @@ from tests.warm import server_address
 KILLS = int(os.environ.get("KILLS", "30"))
 
 
-def begin(project: Project, *words: str, **env: str) -> subprocess.Popen[str]:
-    """Start a command in a session of its own, its output in the file `output`."""
+def begin(project: Project, *words: str, cold: bool = False, **env: str) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, its output in the file `output`.
+
+    Its stages run warm, unless it is to be `cold`.
+    """
+    server = {} if cold else {SERVER_VARIABLE: server_address()}
     with (project.folder.parent / "output").open("w") as output:
         return subprocess.Popen(
             words,
             cwd=project.folder,
-            env=os.environ | {"PYTHONPATH": "", "WANDB_MODE": "offline"} | env,
+            env=os.environ | {"PYTHONPATH": "", "WANDB_MODE": "offline"} | server | env,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
@@ -67,13 +71,6 @@ def read_result(project: Project) -> dict[str, Any]:
     figures = [{k: v for k, v in row.items() if "wandb" not in k} for row in rows]
     verdicts = json.loads((project.folder / "metrics/comparisons.json").read_text())
     return {"outs": outs, "figures": figures, "verdicts": verdicts}
-
-
-def forget(project: Project) -> None:
-    """As a fresh clone: no data, no cache, no lock."""
-    for name in ("data", ".dvc/cache", ".dvc/tmp", ".ckpt", ".workers", "metrics", "wandb"):
-        shutil.rmtree(project.folder / name, ignore_errors=True)
-    (project.folder / "dvc.lock").unlink(missing_ok=True)
 
 
 def kill_tree(process: subprocess.Popen[str], how: str) -> None:
@@ -116,10 +113,11 @@ def test_a_grid_killed_at_any_moment_ends_as_one_that_was_not(
     ways = ["kill", "one", "power", "int", "term"]
     for number in range(kills):
         if number % 6 == 0:
-            forget(whole)
+            whole.forget()
         plain = number % 3 == 2
         words = ("dvc", "repro") if plain else REPRO
-        process = begin(whole, *words)
+        # Few kills are of warm stages, many of what a user starts.
+        process = begin(whole, *words, cold=kills > 3)
         time.sleep(draw.uniform(0, 12 if number % 6 == 0 else 6))
         how = ways[number % len(ways)]
         kill_tree(process, how)
@@ -213,8 +211,7 @@ def long_training(project: Project) -> subprocess.Popen[str]:
     """A training by plain DVC that has begun, and takes long enough to be disturbed."""
     project.parameters["experiments"]["dropped"] |= {"epochs": 200}
     project.write()
-    warm = {SERVER_VARIABLE: server_address()}
-    process = begin(project, "dvc", "repro", "train@dropped-0", **warm)
+    process = begin(project, "dvc", "repro", "train@dropped-0")
     wait_until(lambda: list((project.folder / ".ckpt").glob("*/state.npz")), "the first epoch")
     return process
 

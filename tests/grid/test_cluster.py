@@ -21,7 +21,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from facet.launch import SERVER_VARIABLE
 from tests.helpers import REPRO, Project, wait_for_end, wait_until
 from tests.warm import server_address
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = pytest.mark.cluster
 KILLS = min(20, int(os.environ.get("KILLS", "2")))
 DASK = str(Path(sys.executable).parent / "dask")
 
@@ -151,9 +151,9 @@ class Machines:
 class Shared:
     """What the machines share: git and DVC's remote; and a project that was pushed there."""
 
-    def __init__(self, folder: Path, template: Project, bucket: str, gate: Gate) -> None:
-        self.gate, self.origin = gate, folder / "origin.git"
-        self.project = template.copy_to(folder / "project")
+    def __init__(self, folder: Path, alone: Project, bucket: str, gate: Gate) -> None:
+        self.gate, self.origin, self.alone = gate, folder / "origin.git", alone
+        self.project = alone.copy_to(folder / "project").forget()
         self.project.run("dvc", "remote", "add", "--default", "store", f"s3://{bucket}/x")
         self.project.run("git", "init", "--quiet", "--bare", str(self.origin))
         self.project.run("git", "remote", "add", "origin", str(self.origin))
@@ -189,7 +189,7 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared_things(template: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared_things(made_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -200,7 +200,7 @@ def shared_things(template: Project, tmp_path_factory: pytest.TempPathFactory) -
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gate.port}")
         boto3.client("s3").create_bucket(Bucket="store")
-        yield Shared(tmp_path_factory.mktemp("shared"), template, "store", gate)
+        yield Shared(tmp_path_factory.mktemp("shared"), made_once, "store", gate)
     server.stop()
 
 
@@ -256,49 +256,69 @@ def test_a_push_of_few_files_asks_for_those_alone(
     assert [r for r in requests if "list-type" in r and "delimiter=/" not in r] == []
 
 
-@pytest.mark.parametrize(
-    ("kills", "seeds"), [(1, [0]), pytest.param(KILLS, range(6), marks=pytest.mark.slow)]
-)
+def kill_one_of(
+    shared_things: Shared, machines: Machines, names: list[str], coordinator: Project, moment: float
+) -> float:
+    """Make the grid on machines of these names of which one is killed; returns the seconds."""
+    for name in names:
+        machines.start(name)
+    begun = time.monotonic()
+    process = shared_things.begin(machines, coordinator)
+    wait_for_line(process, " begins on ")
+    time.sleep(moment)
+    machines.kill(machines.workers[names[0]])
+    end(process)
+    for name in names:
+        machines.kill(machines.workers[name])
+    return time.monotonic() - begun
+
+
+def check_notes(coordinator: Project, runs: set[str]) -> None:
+    """Assert that what is the machines' own has come: each run once, its usage, costs, manifest."""
+    trained = [
+        match[1]
+        for p in (coordinator.folder / "wandb").glob("*run-*")
+        if not (p / "joined").exists() and (match := re.search(r"\d{6}-(.*-\d+)-", p.name))
+    ]
+    assert sorted(trained) == sorted(runs)
+    for run in runs:
+        costs = json.loads((coordinator.folder / f"metrics/costs/{run}.json").read_text())
+        assert costs["train_seconds"] > 0
+        assert (coordinator.folder / f"metrics/manifests/{run}.json").exists()
+    closing = (coordinator.folder / ".workers/logs/closing.log").read_text()
+    assert set(re.findall("Running stage '(.*?)'", closing)) == {"compare"}
+    rows = list(csv.DictReader((coordinator.folder / "metrics/runs.csv").open()))
+    assert {row["run"] for row in rows} == runs
+
+
+def test_two_machines_of_which_one_is_killed_make_what_one_makes(
+    shared_things: Shared, machines: Machines, tmp_path: Path
+) -> None:
+    shared_things.set_seeds(0)
+    coordinator = shared_things.clone(tmp_path / "coordinator")
+    kill_one_of(shared_things, machines, ["first", "second"], coordinator, random.uniform(0, 5))
+    assert stage_entries(coordinator) == stage_entries(shared_things.alone)
+    check_notes(coordinator, {"plain-0", "dropped-0"})
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(400 * KILLS)
 def test_three_machines_of_which_one_is_killed_make_what_one_makes(
-    shared_things: Shared, machines: Machines, tmp_path: Path, kills: int, seeds: Iterable[int]
+    shared_things: Shared, machines: Machines, tmp_path: Path
 ) -> None:
-    shared_things.set_seeds(*seeds)
-    runs = {f"{name}-{seed}" for name in ("plain", "dropped") for seed in seeds}
+    shared_things.set_seeds(*range(6))
+    runs = {f"{name}-{seed}" for name in ("plain", "dropped") for seed in range(6)}
     alone = shared_things.clone(tmp_path / "alone")
     alone.run(*REPRO)
-    draw = random.Random(kills)
+    draw = random.Random(KILLS)
     seconds = 10.0
-    for number in range(kills):
+    for number in range(KILLS):
         names = [f"machine{number}-{n}" for n in range(3)]
-        for name in names:
-            machines.start(name)
         coordinator = shared_things.clone(tmp_path / f"coordinator{number}")
-        begun = time.monotonic()
-        process = shared_things.begin(machines, coordinator)
-        wait_for_line(process, " begins on ")
-        time.sleep(draw.uniform(0, seconds))
-        machines.kill(machines.workers[draw.choice(names)])
-        end(process)
-        seconds = 0.7 * (time.monotonic() - begun)
+        moment = draw.uniform(0, 0.7 * seconds)
+        seconds = kill_one_of(shared_things, machines, names, coordinator, moment)
         assert stage_entries(coordinator) == stage_entries(alone)
-        for name in names:
-            machines.kill(machines.workers[name])
-        # What is the machines' own: each run once, with its usage, its costs, its manifest.
-        trained = [
-            match[1]
-            for p in (coordinator.folder / "wandb").glob("*run-*")
-            if not (p / "joined").exists() and (match := re.search(r"\d{6}-(.*-\d+)-", p.name))
-        ]
-        assert sorted(trained) == sorted(runs)
-        for run in runs:
-            costs = json.loads((coordinator.folder / f"metrics/costs/{run}.json").read_text())
-            assert costs["train_seconds"] > 0
-            assert (coordinator.folder / f"metrics/manifests/{run}.json").exists()
-        closing = (coordinator.folder / ".workers/logs/closing.log").read_text()
-        assert set(re.findall("Running stage '(.*?)'", closing)) == {"compare"}
-        rows = list(csv.DictReader((coordinator.folder / "metrics/runs.csv").open()))
-        assert {row["run"] for row in rows} == runs
+        check_notes(coordinator, runs)
     # All that dvc.lock names is in the remote: a colleague's clone needs to run nothing.
     for name in ("dvc.lock", "metrics"):
         coordinator.run("cp", "-r", name, str(shared_things.project.folder))
@@ -311,6 +331,7 @@ def test_three_machines_of_which_one_is_killed_make_what_one_makes(
     output = end(shared_things.begin(machines, again))
     assert "begins" not in output
     assert (again.folder / "metrics/report.html").exists()
+    shared_things.project.forget()
 
 
 @pytest.mark.slow
@@ -334,18 +355,31 @@ def test_a_remote_that_fails_and_a_scheduler_that_is_lost_cost_time_alone(
     assert {"evaluate@plain-10", "evaluate@dropped-10", "compare"} <= set(lock)
 
 
-def test_a_machine_that_is_not_the_locks_is_given_nothing(
-    shared_things: Shared, machines: Machines, tmp_path: Path
-) -> None:
+@pytest.fixture
+def other_numpy(tmp_path: Path) -> str:
+    """A folder that holds what metadata calls another release of numpy."""
     other = tmp_path / "packages/numpy-1.0.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
+    return str(other.parent)
+
+
+def test_a_machine_that_is_not_the_locks_is_given_nothing(
+    shared_things: Shared, machines: Machines, other_numpy: str
+) -> None:
     shared_things.set_seeds(20)
-    machines.start("odd", PYTHONPATH=str(other.parent))
+    machines.start("odd", PYTHONPATH=other_numpy)
     output = end(shared_things.begin(machines), 1)
     assert "no worker is fit: " in output
     assert "its packages are not those of requirements.lock: numpy is 1.0, not " in output
-    # Beside another it does no harm.
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_not_the_locks_does_no_harm_beside_another(
+    shared_things: Shared, machines: Machines, other_numpy: str
+) -> None:
+    shared_things.set_seeds(21)
+    machines.start("odd", PYTHONPATH=other_numpy)
     machines.start("good")
     output = end(shared_things.begin(machines))
     assert output.count("is given nothing: its packages") <= 1
@@ -440,9 +474,9 @@ def test_a_target_that_begins_as_its_coordinator_ends_is_not_made(
     assert not living
 
 
-def test_tls_and_certificates(
-    shared_things: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def tls_machines(tmp_path: Path) -> Iterator[tuple[Machines, dict[str, str]]]:
+    """A scheduler that speaks TLS alone, and the files of certificates by their kind."""
     authority = trustme.CA()
     ours = authority.issue_cert("127.0.0.1")
     files = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
@@ -451,21 +485,41 @@ def test_tls_and_certificates(
     ours.private_key_pem.write_to_path(files["key"])
     options = ("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"])
     machines = Machines(tmp_path, options, "tls")
-    try:
-        machines.start("one")
-        shared_things.set_seeds(50)
-        output = end(shared_things.begin(machines), 1)
-        assert f"--cluster {machines.address}: Dask's configuration names no certific" in output
-        tls = "DASK_DISTRIBUTED__COMM__TLS__"
-        monkeypatch.setenv(f"{tls}CA_FILE", files["ca"])
-        monkeypatch.setenv(f"{tls}CLIENT__CERT", files["cert"])
-        monkeypatch.setenv(f"{tls}CLIENT__KEY", files["ca"])
-        output = end(shared_things.begin(machines), 1)
-        assert f"--cluster {machines.address}: Dask's configuration names certificates " in output
-        monkeypatch.setenv(f"{tls}CLIENT__KEY", files["key"])
-        assert "report: " in end(shared_things.begin(machines))
-    finally:
-        machines.stop()
+    yield machines, files
+    machines.stop()
+
+
+TLS = "DASK_DISTRIBUTED__COMM__TLS__"
+
+
+def test_wrong_certificates_are_a_line(
+    shared_things: Shared, tls_machines: tuple[Machines, dict[str, str]]
+) -> None:
+    machines, files = tls_machines
+    shared_things.set_seeds(50)
+    wrong = {"CA_FILE": files["ca"], "CLIENT__CERT": files["cert"], "CLIENT__KEY": files["ca"]}
+    for given, named in ((dict[str, str](), "no certific"), (wrong, "certificates ")):
+        variables = {f"{TLS}{key}": file for key, file in given.items()}
+        words = (*REPRO, "--cluster", machines.address)
+        done = shared_things.project.run(*words, check=False, **variables)
+        assert done.returncode == 1
+        start = f"--cluster {machines.address}: Dask's configuration names {named}"
+        assert start in done.stderr
+
+
+@pytest.mark.slow
+def test_tls_and_certificates(
+    shared_things: Shared,
+    tls_machines: tuple[Machines, dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machines, files = tls_machines
+    machines.start("one")
+    shared_things.set_seeds(51)
+    monkeypatch.setenv(f"{TLS}CA_FILE", files["ca"])
+    monkeypatch.setenv(f"{TLS}CLIENT__CERT", files["cert"])
+    monkeypatch.setenv(f"{TLS}CLIENT__KEY", files["key"])
+    assert "report: " in end(shared_things.begin(machines))
 
 
 def test_nothing_but_notes_is_taken_from_a_worker(tmp_path: Path) -> None:

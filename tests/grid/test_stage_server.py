@@ -42,9 +42,6 @@ if __name__ == "__main__":
 """
 
 
-pytestmark = pytest.mark.xdist_group("stage_server")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the project's code, in which `pickle` tells of itself."""

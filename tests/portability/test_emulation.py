@@ -120,7 +120,7 @@ def test_each_library_uses_avx2_and_no_more_whatever_the_environment_says() -> N
         "NPY_DISABLE_CPU_FEATURES": "",
         "TF_ENABLE_ONEDNN_OPTS": "0",
     }
-    done = run_program(sys.executable, "-c", IN_FORCE, **environment)
+    done = run_program(sys.executable, "-c", IN_FORCE, cold=True, **environment)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(",")[4] for line in lines if ",info,cpu,isa:" in line] == ["isa:Intel AVX2"]

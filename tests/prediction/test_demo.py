@@ -24,8 +24,6 @@ from facet.base.arrays import load_arrays
 from facet.prediction.demo import Demo, describe_readings, make_application
 from tests.helpers import CHROMIUM, Project
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 
 class Page(NamedTuple):
     """A page that is served, and the project that it is of."""

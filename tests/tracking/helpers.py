@@ -15,6 +15,7 @@ from facet.base.storage import file_sha256, folder_sha256
 from facet.tracking import offline_records, run_record
 from tests.helpers import ROOT, run_program, wandb_environment
 from tests.tracking.server import ReceivedRun, Server
+from tests.warm import run_warm
 
 # A run without a training; its argument says what it does besides.
 RUN = """
@@ -60,16 +61,14 @@ def clean_environment(**env: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | env
 
 
-def track(folder: Path, how: str = "new", **env: str) -> Tracked:
+def track(folder: Path, how: str = "new", cold: bool = False, **env: str) -> Tracked:
     """Do a run in `folder`."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, how],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=clean_environment(**env),
-    )
+    words, environment = (sys.executable, "-c", RUN, how), clean_environment(**env)
+    done = None if cold else run_warm(words, folder, environment, PATIENCE)
+    if done is None:
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, env=environment
+        )
     assert "killed" in how or done.returncode == 0, done.stderr
     id, imported = (done.stdout or "- -").split()
     return Tracked(id, imported == "True", done.stderr)

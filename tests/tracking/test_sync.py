@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -119,15 +120,24 @@ def test_a_run_that_is_still_running_is_left_alone(tmp_path: Path, server: Serve
     assert waiting(tmp_path) == {"plain-0-abc"}
 
 
-def test_an_upload_cut_off_is_repeated_until_it_is_whole(tmp_path: Path, server: Server) -> None:
-    track(tmp_path, "tells")
-    for what, fault in {"UpsertBucket": "drop", "store": 500, "file_stream": 500}.items():
-        server.fault = lambda op, what=what, fault=fault: fault if op == what else None
-        done = call(tmp_path, server.url)
+@pytest.mark.parametrize(
+    ("what", "fault"),
+    [
         # W&B's exit status calls each of these a success, its marker the last two.
-        assert done.returncode == 1, what
-        assert "plain-0-abc" in done.stderr
-        assert waiting(tmp_path) == {"plain-0-abc"}
+        pytest.param("UpsertBucket", "drop", marks=pytest.mark.slow),
+        pytest.param("file_stream", 500, marks=pytest.mark.slow),
+        ("store", 500),
+    ],
+)
+def test_an_upload_cut_off_is_repeated_until_it_is_whole(
+    tmp_path: Path, server: Server, what: str, fault: Any
+) -> None:
+    track(tmp_path, "tells")
+    server.fault = lambda operation: fault if operation == what else None
+    done = call(tmp_path, server.url)
+    assert done.returncode == 1
+    assert "plain-0-abc" in done.stderr
+    assert waiting(tmp_path) == {"plain-0-abc"}
     server.fault = lambda _: None
     assert call(tmp_path, server.url).returncode == 0
     assert steps(server)[:5] == [(i, i) for i in range(1, 6)]

@@ -113,7 +113,7 @@ def test_kill_9_loses_no_epoch_and_three_seconds_show_the_cpu(tmp_path: Path) ->
 
 
 def test_disabled_imports_nothing_and_writes_nothing(tmp_path: Path) -> None:
-    assert not track(tmp_path, WANDB_MODE="disabled").imported_wandb
+    assert not track(tmp_path, cold=True, WANDB_MODE="disabled").imported_wandb
     assert not list(tmp_path.iterdir())
 
 

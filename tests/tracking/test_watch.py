@@ -55,8 +55,9 @@ def look(folder: Path, shown: list[str], *words: str) -> str:
 def test_the_viewer_opens_on_the_newest_training_and_names_runs(
     made_once: Project, made: Project
 ) -> None:
-    for folder in (made.folder / "wandb").glob("*-plain-0-*"):  # a grid trains both at once
-        folder.rename(re.sub(r"\d{8}_\d{6}", "20200101_000000", str(folder)))
+    older = sorted((made.folder / "wandb").glob("*-plain-0-*"))  # a grid trains both at once
+    for number, folder in enumerate(older):
+        folder.rename(re.sub(r"\d{8}_\d{6}", f"20200101_00000{number}", str(folder)))
     text = look(made.folder, ["-plain-0", "-dropped-0", "val/loss"])
     assert re.findall(r"run-\d{8}_\d{6}-(\S+)", text)[:2] == ["dropped-0", "plain-0"]
     assert "comparisons" not in text
