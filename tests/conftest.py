@@ -67,7 +67,7 @@ def missing(there: bool, what: str) -> str:
 # CI a test that is skipped has failed, unless the names in MAY_SKIP say that this host lacks it.
 NEEDS = {
     "avx2": processor.why_other_bytes,
-    "browser": lambda: missing(CHROMIUM.exists(), f"{CHROMIUM} is not here"),
+    "browser": lambda: missing(bool(CHROMIUM), "there is no Chromium"),
     "cluster": lambda: missing(bool(find_spec("distributed")), "Dask is not installed"),
     "compiler": lambda: missing(bool(shutil.which("cc")), "there is no C compiler"),
     "emulator": why_no_emulator,
@@ -104,7 +104,14 @@ TOGETHER = {
     "test_stored_files.py": "keras",
 }
 # Files that begin first, so that no worker is left alone with one at the end.
-FIRST = ("test_cluster.py", "test_sudden_death.py", "test_forest.py", "test_stored_files.py")
+FIRST = (
+    "test_cluster.py",
+    "test_sudden_death.py",
+    "test_emulation.py",
+    "test_stored_files.py",  # before the forests: it limits TensorFlow, which can be done once
+    "test_forest.py",
+    "test_pipeline.py",
+)
 
 
 class Scheduling(LoadScopeScheduling):

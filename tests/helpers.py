@@ -31,7 +31,7 @@ from tests.warm import run_warm, server_address
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared/data"
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 TIMEOUT = 400  # seconds that a program may take; the little grid of `small_parameters` takes 60
 REPRO = (sys.executable, "-m", "facet", "repro")
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")

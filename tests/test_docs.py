@@ -11,7 +11,7 @@ from tests.helpers import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = set(command_names())
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 # Names that messages take from variables.
 NAMED_FILES = r"\.\.\.|dvc\.lock|params\.yaml"
 
@@ -51,6 +51,32 @@ def test_every_document_is_linked_from_the_readme() -> None:
 def test_ci_runs_the_readmes_test_command() -> None:
     assert "\nmake test " in (ROOT / "README.md").read_text()
     assert (ROOT / ".ci/run").read_text().endswith("\nmake lint\nmake test\n")
+
+
+def find_tests(file: Path) -> dict[str, bool]:
+    """The tests of a file, and whether `make test` has them, in whatever form."""
+    found = {}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            marks = [ast.unparse(mark) for mark in node.decorator_list]
+            found[node.name] = "pytest.mark.slow" not in marks
+    return found
+
+
+@pytest.mark.parametrize("page", ["reliability", "reproducibility", "cluster"])
+def test_a_promise_has_its_test_and_make_test_a_form_of_it(page: str) -> None:
+    """Tests are named by their file and, behind a colon, parts of their names."""
+    files = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
+    text = " ".join((ROOT / f"docs/{page}.md").read_text().split())
+    named = re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`(?:: ((?:`\w+`(?:, )?)+))?", text)
+    assert named
+    for name, parts in named:
+        tests = find_tests(files[name])
+        found = [
+            [test for test in tests if part in test] for part in re.findall(r"\w+", parts)
+        ] or [list(tests)]
+        assert all(found), f"{page}: {name}: {parts}"
+        assert any(tests[test] for some in found for test in some), f"{page}: {name}: {parts}"
 
 
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:

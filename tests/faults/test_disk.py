@@ -163,7 +163,7 @@ def test_a_grid_that_may_not_write_names_the_place(made: Project, place: str) ->
 def test_a_grid_of_one_stale_run_names_the_place(made: Project, fault: str) -> None:
     made.parameters["experiments"]["plain"]["epochs"] = 3
     made.write()
-    place = made.folder / (".dvc/cache" if fault == READ_ONLY else "data")
+    place = made.folder / ("data" if fault == READ_ONLY else ".dvc/cache")
     disk = small_disk(place, 4096) if fault == FULL else read_only(place)
     with disk:
         done = made.run(*REPRO, check=False)

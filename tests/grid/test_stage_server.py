@@ -1,6 +1,7 @@
 """Stages run from a process that has their libraries imported."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from facet.grid.stage_server import StageServer, library_state
+from facet.grid import stage_server
+from facet.grid.stage_server import StageServer, library_state, serve_stages
 from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
 from tests.helpers import ROOT, TIMEOUT, is_alive, run_program, wait_for_end, wait_for_pid
 
@@ -27,7 +29,7 @@ def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
     if what == "tell":
         print("value", os.environ.get("VALUE"), sys.argv[0].rpartition("/")[2])
-        print("warm", "tensorflow" in sys.modules, loaded)
+        print("warm", "cv2" in sys.modules, loaded)
     elif what == "wait":
         time.sleep(60)
     elif what == "die":
@@ -50,6 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "facet/review/trace.py", folder / "sitecustomize.py")
     (folder / "stages/pickle.py").write_text(PROBE)
+    # One library that stages import, and that is imported soon.
+    program = folder / "facet/grid/stage_server.py"
+    text = program.read_text()
+    program.write_text(
+        re.sub(r"^LIBRARIES = \(.*?^\)", 'LIBRARIES = ("cv2",)', text, flags=re.S | re.M)
+    )
     return folder
 
 
@@ -57,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[StageServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))  # for sitecustomize
+        patch.setattr(stage_server, "__file__", str(folder / "facet/grid/stage_server.py"))
         server = StageServer()
         with server:
             yield server
@@ -85,7 +94,8 @@ def test_a_stage_runs_warm_as_it_runs_cold(
     # Who has Python note what a stage reads, as a review does, has its notes.
     traced = {"FACET_TRACE": str(tmp_path), "DVC_STAGE": "pickle", "DVC_ROOT": str(folder)}
     assert launch(folder, "tell", server=server.address, **traced).stdout.startswith("value")
-    assert "open\tstages/pickle.py" in (tmp_path / "pickle").read_text().splitlines()
+    notes = (tmp_path / "pickle").read_text()
+    assert re.search(r"^open\tstages/(__pycache__/)?pickle\.", notes, re.M)
 
     # The project's code is read anew, and a stage leaves the next one nothing.
     (folder / "stages/pickle.py").write_text(PROBE.replace('"value"', '"now"'))
@@ -115,6 +125,22 @@ def test_a_stage_is_timed_once(
     name, seconds = line.split("\t")
     assert name == "pickle@tell"
     assert float(seconds) > 0
+
+
+def test_a_server_that_the_environment_names_is_used_if_it_is_of_these_libraries(
+    server: StageServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(SERVER_VARIABLE, server.address)
+    assert not isinstance(serve_stages(), StageServer)
+    for name, value in (
+        (SERVER_VARIABLE, "@facet-never-was"),
+        ("CUDA_VISIBLE_DEVICES", "7"),
+        ("PYTHONPATH", str(tmp_path)),  # as a review has Python note what stages read
+    ):
+        (tmp_path / "sitecustomize.py").write_text("")
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert isinstance(serve_stages(), StageServer)
 
 
 def test_a_stage_does_without_a_server_that_has_gone(folder: Path) -> None:
@@ -195,6 +221,7 @@ def test_a_server_that_could_not_do_its_work_serves_nobody(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setattr(stage_server, "__file__", str(folder / "facet/grid/stage_server.py"))
         server = StageServer()
         with server:
             assert server.process

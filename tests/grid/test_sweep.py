@@ -45,26 +45,26 @@ def test_an_agent_trains_what_the_sweep_asks_for(prepared: Project, server: Serv
     sweep = yaml.safe_load((ROOT / "docs/sweep.yaml").read_text())
     experiment = sweep["command"][2]
     sweep["command"][2] = "plain"
-    sweep |= {"method": "grid", "parameters": {"batch": {"values": [8, 32]}}}
+    sweep |= {"method": "grid", "parameters": {"batch": {"values": [32]}}}
     file = prepared.folder.parent / "sweep.yaml"
     file.write_text(yaml.safe_dump(sweep))
     before = (prepared.folder / "params.yaml").read_bytes()
     call_wandb(prepared, server, "sweep", str(file))
     (name,) = server.sweeps
-    output = call_wandb(prepared, server, "agent", "--count", "2", name)
+    output = call_wandb(prepared, server, "agent", "--count", "1", name)
     runs = {id: run for id, run in server.runs.items() if id.startswith("sweep0-")}
-    assert len(runs) == 2, output
-    for id, run in runs.items():
+    assert len(runs) == 1, output
+    for run in runs.values():
         assert run.about["sweep"] == name
         assert run.exit == 0
         assert [row["_step"] for row in run.history] == [1, 2]
         assert {"val/pose/accuracy", "val/eyes/accuracy", "val/loss"} <= set(run.summary)
         assert not [k for k in [*run.history[0], *run.summary] if k.startswith(("test", "train"))]
-        assert run.config["batch"] == {"sweep0-1": 8, "sweep0-0": 32}[id]
+        assert run.config["batch"] == 32
         assert run.config["experiment"] == "plain"
     # Trainings are recorded as ever, beside the sweep's runs, which have their figures.
     files = record_files(prepared.folder / "wandb", "plain-0-*")
-    assert len(files) == 2
+    assert len(files) == 1
     for key in ("val/loss", "val/pose/accuracy"):
         trained = [read_records(f)["history"][-1]["history"]["item"][key] for f in files]
         mine = sorted(run.summary[key] for run in runs.values())

@@ -69,7 +69,8 @@ def test_an_emulated_processor_trains_the_same_bytes_and_finds_both_faults(name:
     assert emulation.find_differences(ours, theirs) == list(FAULTS)
 
 
-def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path: Path) -> None:
+def test_where_and_by_whom_it_is_run_changes_no_byte(made_once: Project, tmp_path: Path) -> None:
+    """Against what the grid made: in another folder, by another user's settings, on one core."""
     memory = Path("/dev/shm")
     other = Path(tempfile.mkdtemp(prefix="a folder, ä ", dir=memory if memory.is_dir() else None))
     home = tmp_path / "nobody"
@@ -86,28 +87,18 @@ def test_where_and_by_whom_it_is_run_changes_no_byte(project: Project, tmp_path:
     stages = [f"{s} faces" for s in ("download", "pickle", "normalise")]
     stages += ["augment dropped", "train dropped-0", "evaluate dropped-0"]
     try:
-        shutil.copytree(project.folder, other / "project")
-        umask = ["sh", "-c", 'umask 077; exec "$@"', "sh", *ONE_CORE]
-        made = []
-        for folder, before, env in ((project.folder, [], {}), (other / "project", umask, strange)):
-            for stage in stages:
-                subprocess.run(
-                    [*before, sys.executable, "-m", *f"stages.{stage}".split()],
-                    cwd=folder,
-                    env=os.environ | env,
-                    check=True,
-                    timeout=TIMEOUT,
-                )
-            made.append(
-                {
-                    str(p.relative_to(folder)): md5(p)
-                    for name in ("data", "metrics/runs")
-                    for p in (folder / name).rglob("*")
-                    if p.is_file()
-                }
-            )
-        assert len(made[0]) > 60
-        assert made[0] == made[1]
+        folder = made_once.copy_to(other / "project").forget().folder
+        for stage in stages:
+            words = ["sh", "-c", 'umask 077; exec "$@"', "sh", *ONE_CORE]
+            words += [sys.executable, "-m", "stages", *stage.split()]
+            subprocess.run(words, cwd=folder, env=os.environ | strange, check=True, timeout=TIMEOUT)
+        found = {
+            path: md5(folder / path)
+            for name in ("data", "metrics/runs")
+            for path in (str(p.relative_to(folder)) for p in (folder / name).rglob("*.*"))
+        }
+        assert len(found) > 60
+        assert found == {path: md5(made_once.folder / path) for path in found}
     finally:
         shutil.rmtree(other)
 

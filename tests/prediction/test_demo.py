@@ -117,7 +117,7 @@ def test_in_a_browser(served: Page) -> None:
 
     image, shares = first_answer(served.project)
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(color_scheme="dark", viewport={"width": 360, "height": 740})
         requests: list[str] = []
         problems: list[str] = []

@@ -15,7 +15,7 @@ from facet.base.prepared import InputInfo
 from facet.base.storage import read_csv
 from facet.errors import InputError
 from facet.prediction.predict import prepare_image, prepare_rows
-from tests.helpers import Project, words_of
+from tests.helpers import Project, run_program, words_of
 
 
 def predict(project: Project, *words: str, status: int = 0) -> tuple[list[str], str]:
@@ -87,7 +87,7 @@ def test_a_table_is_answered_row_by_row(new_data_project: Project, tmp_path: Pat
     check_answers(project, "leaves-0", lines, items)
 
 
-def test_folders_patterns_and_standard_input_are_files_too(made: Project) -> None:
+def test_folders_and_patterns_are_files_too(made: Project) -> None:
     images = made.folder / "data/faces/raw/images"
     photos = made.folder.parent / "photos"
     (photos / "more").mkdir(parents=True)
@@ -100,33 +100,30 @@ def test_folders_patterns_and_standard_input_are_files_too(made: Project) -> Non
     assert [line.split("\t")[0] for line in of_folder] == [n for n in named for _ in range(2)]
     of_pattern, _ = predict(made, "plain-0", f"{photos}/*.png")
     assert of_pattern == of_folder[2:]
-    words = [sys.executable, "-m", "facet", "predict", "plain-0", "-"]
-    for content, answered in ((first.read_bytes(), True), (b"no image", False)):
-        done = subprocess.run(
-            words, cwd=made.folder, input=content, capture_output=True, check=False
-        )
-        lines = done.stdout.decode().splitlines()
-        assert [line.split("\t")[1:] for line in lines] == [
-            line.split("\t")[1:] for line in of_pattern if answered
-        ]
-        assert done.returncode == (not answered)
-    assert done.stderr.decode().startswith("predict: stdin: ")
     (photos / "more" / second.name).unlink()
     _, output = predict(made, "plain-0", str(photos / "more"), status=1)
     assert {str(photos / "more"), "png"} <= words_of(output)
 
 
+@pytest.mark.parametrize("good", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_standard_input_is_a_file_too(made: Project, good: bool) -> None:
+    image = next((made.folder / "data/faces/raw/images").iterdir())
+    content = image.read_bytes() if good else b"no image"
+    words = [sys.executable, "-m", "facet", "predict", "plain-0", "-"]
+    done = subprocess.run(words, cwd=made.folder, input=content, capture_output=True, check=False)
+    assert done.returncode == (not good)
+    of_file, _ = predict(made, "plain-0", str(image))
+    lines = done.stdout.decode().splitlines()
+    assert [line.split("\t")[1:] for line in lines] == [
+        line.split("\t")[1:] for line in of_file if good
+    ]
+    assert good or done.stderr.decode().startswith("predict: stdin: ")
+
+
 def test_a_run_is_found_from_any_folder(made: Project) -> None:
     image = next((made.folder / "data/faces/raw/images").iterdir())
-    launcher = made.folder / "facet-launcher.py"
-    launcher.write_text("from facet.cli import main\nmain()\n")
-    done = subprocess.run(
-        [sys.executable, str(launcher), "predict", "plain-0", str(image)],
-        cwd=made.folder.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = (sys.executable, "-m", "facet", "predict", "plain-0", str(image))
+    done = run_program(*words, folder=made.folder.parent, PYTHONPATH=str(made.folder))
     assert len(done.stdout.splitlines()) == 2, done.stderr
 
 

@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from html import unescape
-from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -525,7 +524,7 @@ def browser() -> Iterator[Any]:
         "--no-first-run",
     ]
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
         browser.close()
 
@@ -646,25 +645,32 @@ def open_report(browser: Any, grid: Path, width: int = 1280, scheme: str = "ligh
     return page
 
 
-def test_axe_finds_nothing(grid: Path, browser: Any) -> None:
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_nothing(grid: Path, browser: Any, width: int, scheme: str) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright",
         reason="axe-playwright-python is not here: make env",
     ).Axe()
     html({"train@flat-1"})
     found = []
-    for width, scheme in product((1280, 390), ("light", "dark")):
-        page = open_report(browser, grid, width, scheme)
-        for state in ("closed", "open"):
-            if state == "open":
-                page.evaluate(OPEN_ALL)
-            result = axe.run(page).response
-            assert len(result["passes"]) > 30
-            found += [
-                (width, scheme, state, v["impact"], v["id"], [n["html"][:200] for n in v["nodes"]])
-                for v in result["violations"]
-            ]
-        page.close()
+    page = open_report(browser, grid, width, scheme)
+    for state in ("closed", "open"):
+        if state == "open":
+            page.evaluate(OPEN_ALL)
+        result = axe.run(page).response
+        assert len(result["passes"]) > 30
+        found += [
+            (state, v["impact"], v["id"], [n["html"][:200] for n in v["nodes"]])
+            for v in result["violations"]
+        ]
     assert found == []
 
 

@@ -189,14 +189,18 @@ def toy(_toy: Toy, tmp_path: Path) -> Toy:
     return Toy(tmp_path / "a folder")
 
 
-def test_the_projects_own_result_comes_out(made: Project) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "stages"), [("evaluate@plain-0", 6), pytest.param("", 10, marks=pytest.mark.slow)]
+)
+def test_the_projects_own_result_comes_out(made: Project, wanted: str, stages: int) -> None:
     result = Toy(made.folder)
     result.commit("results")
-    review, output = result.review(fails=False, jobs=2)
+    # One stage by plain DVC, all by the grid.
+    review, output = result.review("--run", wanted, fails=False, jobs=1 if wanted else 2)
     check(Review, review)
     assert (review["verdict"], review["findings"]) == ("holds", [])
-    assert {"holds", "10"} <= words_of(last_line(output))
-    assert list(came_out(review).values()) == ["identical"] * 10
+    assert {"holds", str(stages)} <= words_of(last_line(output))
+    assert list(came_out(review).values()) == ["identical"] * stages
     assert all(a == b for v in review["stages"].values() for a, b in v["outs"].values())
     assert result.run("git", "status", "--porcelain").stdout == ""
 
