@@ -2,16 +2,16 @@
 
     python -m devtools.mutants --count 30 --seed 0
 
-A mutant has one changed operator, constant, branch or call. It is laid into a git worktree of its
-own and tested by the tests of its room first, and by all of `make test` if these pass. Mutants are
-a function of the seed and the code. `--checkout` tests the same mutants by another checkout's
-tests, `--only` some of them.
+A mutant has one changed operator, constant, branch or call. Each is laid into a git worktree of its
+own and tested by the tests of its room. Those that these miss are then tried by all of `make test`,
+several in one tree, which takes as long as one: `--only 3,8 --together`. Mutants are a function of
+the seed and the code; `--checkout` tests them by the tests of another checkout.
 """
 
 import argparse
 import ast
+import contextlib
 import copy
-import json
 import os
 import random
 import shutil
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -150,9 +150,33 @@ def draw_mutants(count: int, seed: int) -> list[Mutant]:
     return taken[:count]
 
 
-def run_tests(tree: Path, *words: str) -> str:
-    """The first test that fails, "" if none does."""
-    words = ("-m", "pytest", "-x", "-n", "3", "--timeout", "400", *words)
+@contextlib.contextmanager
+def changed_tree(checkout: Path, mutants: list[Mutant]) -> Iterator[Path]:
+    """A git worktree of what is committed in `checkout`, with these changes."""
+    with tempfile.TemporaryDirectory() as place:
+        tree = Path(place) / "main"
+        words = ["git", "worktree", "add", "--quiet", "--detach", str(tree)]
+        subprocess.run(words, cwd=checkout, check=True)
+        try:
+            for name in (".qemu", "../shared"):
+                if (checkout / name).exists():
+                    (tree / name).symlink_to((checkout / name).resolve())
+            # From the end of a file, so that the places before stay.
+            for mutant in sorted(mutants, key=lambda m: m.start, reverse=True):
+                file = tree / mutant.file
+                text = file.read_text()
+                if text[mutant.start : mutant.end] != mutant.old:
+                    sys.exit(f"{mutant.file}: another in {checkout}")
+                file.write_text(text[: mutant.start] + mutant.new + text[mutant.end :])
+            yield tree
+        finally:
+            shutil.rmtree(tree, ignore_errors=True)
+            subprocess.run(["git", "worktree", "prune"], cwd=checkout, check=True)
+
+
+def run_tests(tree: Path, *words: str) -> list[str]:
+    """The tests that fail, as pytest names them; what else went wrong."""
+    words = ("-m", "pytest", "-n", "3", "--timeout", "400", "-rfE", *words)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     try:
         done = subprocess.run(
@@ -164,60 +188,49 @@ def run_tests(tree: Path, *words: str) -> str:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return "the time limit"
-    failed = [
-        x.split(" - ")[0] for x in done.stdout.splitlines() if x.startswith(("FAILED", "ERROR"))
-    ]
-    return "" if done.returncode == 0 else (failed or [f"exit status {done.returncode}"])[0]
+        return ["the time limit"]
+    lines = done.stdout.splitlines()
+    failed = [x.split(" - ")[0] for x in lines if x.startswith(("FAILED", "ERROR"))]
+    return failed or [f"exit status {done.returncode}"] * (done.returncode != 0)
 
 
-def try_mutant(mutant: Mutant, checkout: Path, room_first: bool, options: list[str]) -> str:
-    """The test by which a mutant is found, "" if by none."""
-    with tempfile.TemporaryDirectory() as place:
-        tree = Path(place) / "main"
-        subprocess.run(
-            ["git", "worktree", "add", "--quiet", "--detach", str(tree)], cwd=checkout, check=True
-        )
-        try:
-            for name in (".qemu", "../shared"):
-                if (checkout / name).exists():
-                    (tree / name).symlink_to((checkout / name).resolve())
-            file = tree / mutant.file
-            text = file.read_text()
-            assert text[mutant.start : mutant.end] == mutant.old, f"{mutant.file}: another"
-            file.write_text(text[: mutant.start] + mutant.new + text[mutant.end :])
-            room = f"tests/{mutant.room}"
-            return (room_first and run_tests(tree, room, *options)) or run_tests(tree, *options)
-        finally:
-            shutil.rmtree(tree, ignore_errors=True)
-            subprocess.run(["git", "worktree", "prune"], cwd=checkout, check=True)
+def try_one_by_one(mutants: dict[int, Mutant], checkout: Path, options: list[str]) -> None:
+    """Say of each mutant which test of its room finds it."""
+    missed = []
+    for number, mutant in mutants.items():
+        with changed_tree(checkout, [mutant]) as tree:
+            failed = run_tests(tree, "-x", f"tests/{mutant.room}", *options)
+        print(f"{number}: {failed[0] if failed else 'NOT FOUND by its room'}", flush=True)
+        missed += [] if failed else [str(number)]
+    print(f"{len(missed)} not found: {','.join(missed)}")
+
+
+def try_together(mutants: dict[int, Mutant], checkout: Path, options: list[str]) -> None:
+    """Say which tests fail with all mutants in one tree."""
+    with changed_tree(checkout, list(mutants.values())) as tree:
+        print("\n".join(run_tests(tree, *options)) or "NONE FOUND")
 
 
 def main() -> None:
+    """Draw mutants, show them and test them."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--count", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="numbers of mutants, with commas")
-    parser.add_argument("--checkout", type=Path, default=ROOT)
+    parser.add_argument("--checkout", type=Path, default=ROOT, help="whose tests are run")
     parser.add_argument("--list", action="store_true", help="test nothing")
-    parser.add_argument("--all", action="store_true", help="the tests of the room not first")
-    parser.add_argument("options", nargs="*", help="pytest's; without any: -m 'not slow'")
+    parser.add_argument("--together", action="store_true", help="all in one tree, by all tests")
+    parser.add_argument("options", nargs="*", default=["-m", "not slow"], help="pytest's")
     given = parser.parse_args()
     wanted = {int(n) for n in given.only.split(",") if n}
-    missed = 0
-    for number, mutant in enumerate(draw_mutants(given.count, given.seed)):
-        if wanted and number not in wanted:
-            continue
-        shown = f"{number} {mutant.file}:{mutant.line} {mutant.kind}: {mutant.old} -> {mutant.new}"
-        print(" ".join(shown.split()), flush=True)
-        if given.list:
-            continue
-        options = given.options or ["-m", "not slow"]
-        by = try_mutant(mutant, given.checkout, not given.all, options)
-        missed += not by
-        print(f"    {f'found by {by}' if by else 'NOT FOUND'}", flush=True)
-        print(json.dumps(asdict(mutant) | {"found_by": by}), file=sys.stderr, flush=True)
-    print(f"{missed} not found")
+    every = enumerate(draw_mutants(given.count, given.seed))
+    mutants = {n: mutant for n, mutant in every if not wanted or n in wanted}
+    for n, m in mutants.items():
+        print(" ".join(f"{n}: {m.file}:{m.line} {m.kind}: {m.old} -> {m.new}".split()), flush=True)
+    if not given.list:
+        (try_together if given.together else try_one_by_one)(
+            mutants, given.checkout.resolve(), given.options
+        )
 
 
 if __name__ == "__main__":

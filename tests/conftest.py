@@ -104,13 +104,18 @@ TOGETHER = {
     "test_stored_files.py": "keras",
 }
 # Files that begin first, so that no worker is left alone with one at the end.
+# The first of all makes what the others share, so these are of several kinds.
 FIRST = (
     "test_cluster.py",
-    "test_sudden_death.py",
+    "test_page.py",
+    "test_network.py",
     "test_emulation.py",
+    "test_statistics.py",
+    "test_sudden_death.py",
     "test_stored_files.py",  # before the forests: it limits TensorFlow, which can be done once
     "test_forest.py",
     "test_pipeline.py",
+    "test_review.py",
 )
 
 

@@ -27,6 +27,7 @@ from tests.helpers import (
     REPRO,
     Project,
     processes_of_session,
+    some_in_test,
     wait_for_end,
     wait_until,
 )
@@ -209,7 +210,7 @@ def test_a_second_grid_is_told_who_runs(made: Project) -> None:
 
 def long_training(project: Project) -> subprocess.Popen[str]:
     """A training by plain DVC that has begun, and takes long enough to be disturbed."""
-    project.parameters["experiments"]["dropped"] |= {"epochs": 200}
+    project.parameters["experiments"]["dropped"] |= {"epochs": 120}
     project.write()
     process = begin(project, "dvc", "repro", "train@dropped-0")
     wait_until(lambda: list((project.folder / ".ckpt").glob("*/state.npz")), "the first epoch")
@@ -232,7 +233,7 @@ def test_inputs_that_change_while_a_stage_runs_are_named(made: Project, whose: s
     process.wait(300)
     output = read_output(made)
     lock = yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
-    stored = str(lock["train@dropped-0"]["params"]).count("200") > 0
+    stored = str(lock["train@dropped-0"]["params"]).count("120") > 0
     assert stored == (not mine), output
     assert (process.returncode == 0) == (not mine)
     if mine:
@@ -289,7 +290,7 @@ def test_data_damaged_in_the_cache_or_by_hand_are_found_before_they_are_used(
 # --- a machine that has too little ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("megabytes", [400, pytest.param(900, marks=pytest.mark.slow), 1600])
+@pytest.mark.parametrize("megabytes", some_in_test([400, 900, 1600], 400))
 def test_too_little_memory_is_told(made: Project, megabytes: int) -> None:
     """Whatever native code does where memory ends, the last line says that it is memory."""
     limit = megabytes << 20

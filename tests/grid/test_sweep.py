@@ -41,6 +41,7 @@ def call_wandb(project: Project, server: Server, *words: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_agent_trains_what_the_sweep_asks_for(prepared: Project, server: Server) -> None:
     sweep = yaml.safe_load((ROOT / "docs/sweep.yaml").read_text())
     experiment = sweep["command"][2]

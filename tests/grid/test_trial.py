@@ -1,6 +1,7 @@
 """Trying a value leaves every file as it is, and gives what the edit gives."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ from facet.base.config import check_params
 from facet.base.storage import file_sha256, read_csv
 from facet.errors import InputError
 from facet.grid import trial
+from facet.launch import SERVER_VARIABLE
 from tests.helpers import (
     REPRO,
     Project,
@@ -17,6 +19,7 @@ from tests.helpers import (
     wait_until,
     words_of,
 )
+from tests.warm import server_address
 
 
 def test_a_value_is_set_in_a_copy_and_all_keep_their_order() -> None:
@@ -61,6 +64,7 @@ def test_a_trial_leaves_all_files_and_gives_what_the_edit_gives(made: Project) -
     started = subprocess.Popen(
         [*words, "--set", "experiments.plain.epochs=4"],
         cwd=folder,
+        env=os.environ | {SERVER_VARIABLE: server_address()},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

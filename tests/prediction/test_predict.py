@@ -105,7 +105,8 @@ def test_folders_and_patterns_are_files_too(made: Project) -> None:
     assert {str(photos / "more"), "png"} <= words_of(output)
 
 
-@pytest.mark.parametrize("good", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("good", [True, False])
 def test_standard_input_is_a_file_too(made: Project, good: bool) -> None:
     image = next((made.folder / "data/faces/raw/images").iterdir())
     content = image.read_bytes() if good else b"no image"

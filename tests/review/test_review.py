@@ -339,17 +339,17 @@ def lucky(toy: Toy, promise: bool, seeds: str) -> None:
 def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_training(
     toy: Toy,
 ) -> None:
-    lucky(toy, promise=False, seeds="[0, 1, 2, 3]")
+    lucky(toy, promise=False, seeds="[0, 1, 2]")
     shutil.rmtree(toy.folder / "metrics/manifests")  # of which the author hands nothing over
     review, output = toy.review(fails=False)
     assert review["verdict"] == "consistent"
     for judgement in review["judgements"]:
         check(Judgement, judgement)
-    assert {"1", "18"} <= words_of(last_line(output))
+    assert {"1", "14"} <= words_of(last_line(output))
     assert review["processor"] == {"same_bytes": False}
     made = came_out(review)
     assert made.pop("prepare") == "identical"
-    assert list(made.values()) == ["consistent"] * 17
+    assert list(made.values()) == ["consistent"] * 13
     judgements = [j for j in review["judgements"] if j["metric"] == "balanced_accuracy"]
     assert [(j["experiment"], j["verdict"]) for j in judgements] == [
         ("a", "consistent"),
@@ -359,7 +359,10 @@ def test_where_no_equal_bytes_are_promised_figures_are_judged_by_the_luck_of_tra
     page = (toy.folder / "review.md").read_text()
     assert f"{judgements[0]['smallest']:.3f} | consistent" in page
 
-    # One run too good: beyond what luck explains.
+
+@pytest.mark.slow
+def test_one_run_too_good_is_beyond_what_luck_explains(toy: Toy) -> None:
+    lucky(toy, promise=False, seeds="[0, 1, 2, 3]")
     (toy.folder / "data/runs/b-2/model.json").write_text("0.9\n")
     toy.run("dvc", "commit", "-f", "train@b-2")
     toy.made()

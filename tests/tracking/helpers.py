@@ -35,7 +35,9 @@ if "tells" in how:
     more = {"summary": {"b": 2}, "alerts": {"careful": "now"}}
     run.log_record(wandb_run.RunRecord("", {}, shown=shown, **more))
 if "killed" in how:
-    time.sleep(1)
+    from facet.tracking.offline_records import read_records, record_files
+    while not any(len(read_records(f).get("history", [])) == 5 for f in record_files(id=run.id)):
+        time.sleep(0.1)
     os.kill(os.getpid(), 9)
 if "dies" in how:
     input()

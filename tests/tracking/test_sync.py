@@ -46,6 +46,7 @@ def test_offline_runs_arrive_whole_and_once(made: Project, server: Server) -> No
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_folder_uploaded_by_itself_is_what_the_docs_warn_of(
     made: Project, server: Server
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from facet.base.prepared import PreparedData, SplitData
 from facet.tracking import offline_records, run_record, wandb_run
-from tests.helpers import KEY, Project, run_program, wait_until, wandb_environment
+from tests.helpers import KEY, Project, run_program, some_in_test, wait_until, wandb_environment
 from tests.tracking.helpers import recorded, track
 from tests.tracking.server import Fault, Server
 
@@ -79,7 +79,9 @@ def test_a_repeat_is_a_run_beside_the_first_and_what_joins_is_no_repeat(tmp_path
     assert done.stdout.split() == [first, first, second, second, "plain-0-abc-r2"], done.stderr
 
 
-@pytest.mark.parametrize("moment", ["before its first checkpoint", "in the middle"])
+@pytest.mark.parametrize(
+    "moment", some_in_test(["before its first checkpoint", "in the middle"], "in the middle")
+)
 def test_a_killed_and_resumed_training_is_one_run_with_each_epoch_once(
     prepared: Project, moment: str
 ) -> None:
@@ -128,7 +130,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.mark.parametrize("what", ["is not there", *FAULTS])
+@pytest.mark.parametrize("what", some_in_test(["is not there", *FAULTS], "is not there", "hangs"))
 def test_a_bad_server_costs_seconds_and_nothing_is_lost(
     tmp_path: Path, server: Server, what: str
 ) -> None:
