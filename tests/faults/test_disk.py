@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from facet.base.storage import md5
-from tests.helpers import REPRO, Project
+from tests.helpers import REPRO, Project, some_in_test
 
 pytestmark = pytest.mark.root
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
