@@ -31,7 +31,14 @@ def prepare_workers() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warnings))
     multiprocessing.set_forkserver_preload(["__main__", "facet.grid.worker"])
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is not for it
+    # A worker that starts as the coordinator ends would say so in a traceback. What it says of a
+    # target goes to that target's log, and its errors come back with the result.
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
     forkserver.ensure_running()
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nothing)
     signal.signal(signal.SIGINT, handler)
 
 
