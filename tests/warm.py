@@ -65,8 +65,9 @@ def server_address() -> str:
     """
     if ADDRESS in os.environ:
         return os.environ[ADDRESS]
-    server = load_stage_server()
-    if not server.can_serve():
+    from facet.launch import die_with  # not in the server's own process: a fork imports it anew
+
+    if not load_stage_server().can_serve():
         return ""
     name = f"facet-tests-{os.getpid()}"
     # With what a review has Python start with: a stage that is to note what it reads does so.
@@ -80,6 +81,7 @@ def server_address() -> str:
             pass_fds=[listening.fileno()],
             stdin=subprocess.DEVNULL,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": site.name},
+            preexec_fn=functools.partial(die_with, os.getpid()),
         )
     atexit.register(site.cleanup)
     atexit.register(process.kill)
@@ -126,7 +128,7 @@ def run_warm(
     ):
         if not (module := as_module(words, Path(place))):
             return None
-        path = [*filter(None, [environment.get("PYTHONPATH")]), *[place] * (words[1:2] == ("-c",))]
+        path = [*filter(None, [environment.get("PYTHONPATH")]), *[place] * ("-c" in words[1:2])]
         known = {**environment, "PYTHONPATH": os.pathsep.join(path)}
         server.settimeout(timeout)
         server.connect(f"\0{address[1:]}")
