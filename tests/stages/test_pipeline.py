@@ -83,7 +83,7 @@ def test_a_seed_more_or_less_runs_its_runs_alone(made: Project) -> None:
     made.parameters["seeds"] = [0]
     made.write()
     assert made.ran() == ["compare"]
-    assert not list(made.folder.glob("metrics/runs/*-5*"))
+    assert not list(made.folder.glob("*/runs/*-5*"))
     rows = (made.folder / "metrics/runs.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2
 
