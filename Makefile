@@ -5,10 +5,10 @@ VENV := .venv
 PATH := $(abspath $(VENV))/bin:$(PATH)
 export PATH
 STAMP := $(VENV)/.complete
-# The program `facet`: this project's code with this environment, from any folder.
-LAUNCHER := 'import runpy' 'import sys' 'from pathlib import Path' \
-    'sys.path.insert(0, str(Path(__file__).absolute().parents[2]))' \
-    'if __name__ == "__main__":' '    runpy.run_module("facet", run_name="__main__")'
+# The program `facet`, and the project on Python's path: from any folder, and where PYTHONSAFEPATH
+# keeps the folder out that a program is started in. A folder that is this environment's grandparent.
+LAUNCHER := 'import runpy' 'if __name__ == "__main__":' \
+    '    runpy.run_module("facet", run_name="__main__")'
 PYTHON ?=
 NO_PYTHON = make: $(if $(PYTHON),PYTHON=$(PYTHON) is no,there is no) Python 3.11, 3.12 or 3.13; \
     install one (uv python install 3.13) or name one (make env PYTHON=/path/to/python3.13)
@@ -46,6 +46,7 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-cluster.lock requ
 	    requirements.lock requirements-dev.lock requirements-cluster.lock requirements-uv.lock
 	printf '%s\n' '#!$(abspath $(VENV))/bin/python' $(LAUNCHER) > $(VENV)/bin/facet
 	chmod +x $(VENV)/bin/facet
+	echo ../../../.. > $$(echo $(VENV)/lib/python*/site-packages)/facet.pth
 	touch $@
 
 # Made anew where its Python has gone.
@@ -148,10 +149,8 @@ lock: $(STAMP)  ## write the lock files from pyproject.toml; UPGRADE=1: all pack
 	$(COMPILE) --group cluster -c requirements-dev.lock -o requirements-cluster.lock
 	$(COMPILE) --group uv -o requirements-uv.lock
 
-clean:  ## remove what runs have made here; DVC's cache, W&B's runs and the environment stay
-	rm -rf data metrics/runs metrics/costs metrics/manifests metrics/report.html .ckpt .workers
-	rm -rf dvc_plots pictures exports review.json review.md
-	git worktree prune
+clean: $(STAMP)  ## remove what commands have made here; DVC's cache, W&B's runs and your own files stay
+	@python -m facet clean
 
 .PHONY: help env repro setting pictures demo netron report diff sync dashboard watch prune test test-all torture fuzz bench \
     review portable calibrate lint lock clean asked-python

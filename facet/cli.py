@@ -321,6 +321,14 @@ def prune() -> None:
     prune_runs()
 
 
+@app.command(epilog="Example: facet clean && facet repro")
+def clean() -> None:
+    """Remove what commands have made here; DVC's cache, W&B's runs and your own files stay."""
+    from facet.clean import clean
+
+    clean()
+
+
 @app.command(epilog="Example: facet setting class,sitting")
 def setting(
     names: Annotated[

@@ -10,22 +10,38 @@ import pandas as pd
 from facet.base.arrays import load_arrays
 from facet.base.config import Comparison, check_params, read_params, suggest
 from facet.base.names import METRICS, PARAMS_FILE, PREDICTIONS_FILE, RUN
-from facet.base.storage import atomic_write, md5, read_json
+from facet.base.storage import atomic_write, md5, read_json, remove
+from facet.base.unchanged import lock_outputs
 from facet.errors import InputError
 from facet.evaluation import statistics
 from facet.formats import ComparisonResult, CurveRow, HeadSummary, RunMetrics, RunRow, StoredMetrics
 
 
-def find_leftovers(runs: list[str]) -> list[Path]:
-    """What lies in the runs' folders and belongs to none of `runs`."""
+def find_leftovers(runs: list[str]) -> tuple[list[Path], list[Path]]:
+    """What lies in the folders of runs and is of none of `runs`: DVC's outputs, and others."""
     folders = {Path(RUN.format("x")).parent: "", Path(METRICS.format("x")).parent: ".json"}
-    return [
-        p
+    found = [
+        path
         for folder, ending in folders.items()
         if folder.exists()
-        for p in sorted(folder.iterdir())
-        if p.name.removesuffix(ending) not in runs
+        for path in sorted(folder.iterdir())
+        if path.name.removesuffix(ending) not in runs
     ]
+    known = lock_outputs()
+    ours = [path for path in found if path.as_posix() in known]
+    return ours, [path for path in found if path not in ours]
+
+
+def remove_leftovers(runs: list[str]) -> None:
+    """Remove the outputs of runs that params.yaml no longer names, and name what is no output."""
+    ours, others = find_leftovers(runs)
+    for path in ours:
+        remove(path)
+    if others:
+        print(
+            f"note: {', '.join(map(str, others))}: no run of {PARAMS_FILE}; it stays, but DVC "
+            "counts it among the inputs of compare: move it elsewhere before you commit dvc.lock"
+        )
 
 
 def read_metrics(run: str) -> StoredMetrics:

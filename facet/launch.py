@@ -10,6 +10,7 @@ import re
 import runpy
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -122,12 +123,22 @@ def ask_server(words: list[str]) -> int | None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
             server.connect("\0" + address.removeprefix("@"))
+            if peer_user(server) != os.getuid():  # anyone may take a name; this one is told nothing
+                return None
             request = json.dumps([words, os.getcwd(), environment, sys.prefix])
             socket.send_fds(server, [request.encode()], [1, 2])
             answer = server.recv(16)
     except (OSError, AttributeError):  # it has gone, or this system has no such sockets
         return None
     return int(answer) if answer else None
+
+
+def peer_user(connected: socket.socket) -> int:
+    """The user id of the process at the other end of a Unix socket (Linux)."""
+    fields = "3i"  # process, user, group
+    size = struct.calcsize(fields)
+    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack(fields, credentials)[1])
 
 
 def run_stage(main: Callable[..., None]) -> None:
@@ -146,10 +157,13 @@ def run_stage(main: Callable[..., None]) -> None:
     items = vars(parser.parse_args())
     with errors_in_a_line(name):
         from facet.base.unchanged import unchanged_inputs  # with pydantic
+        from facet.declared import check_imports, check_packages
 
+        check_packages()
         try:
             with unchanged_inputs():
                 main(**items)
+                check_imports(name)
         except InputError:
             check_items(items)  # a wrong name is the reason for whatever was not found
             raise

@@ -2,7 +2,10 @@
 
 import sys
 
+from facet.environment import enter, stage_environment
 from facet.launch import find_stage, launch_stage
 
 if __name__ == "__main__":
-    launch_stage(find_stage(sys.argv[1:2]), sys.argv[2:])
+    name = find_stage(sys.argv[1:2])
+    enter(stage_environment(name), ["-m", "stages", *sys.argv[1:]])
+    launch_stage(name, sys.argv[2:])

@@ -1,6 +1,5 @@
 """Bring all runs together: a row for each, their curves, and a verdict on each comparison."""
 
-import shutil
 from pathlib import Path
 
 from facet.base.config import get_params
@@ -19,9 +18,9 @@ from facet.comparisons import (
     adjust_verdicts,
     compare_experiments,
     curve_rows,
-    find_leftovers,
     metric_rows,
     read_metrics,
+    remove_leftovers,
     summarise_metrics,
     write_csv,
 )
@@ -34,9 +33,9 @@ def main() -> None:
     """Write runs.csv, curves.csv, summary.json and comparisons.json into metrics/ from all runs."""
     seeds, experiments, comparisons = get_params("seeds", "experiments", "comparisons")
     runs = [f"{e}-{s}" for e in experiments for s in seeds]
-    # A run that params.yaml no longer names counts nowhere, and DVC would hash it as an input.
-    for path in find_leftovers(runs):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # A run that params.yaml no longer names counts nowhere, and DVC would hash it as an input. What
+    # DVC does not know is somebody's own.
+    remove_leftovers(runs)
     for run in runs:
         read_input(RUN.format(run))
         read_input(METRICS.format(run))

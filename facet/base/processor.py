@@ -26,18 +26,21 @@ LIMITS = {
 AVX512_LIMITS = {"OPENCV_CPU_DISABLE": "AVX512-SKX"}
 
 
-def limit_instructions() -> None:
-    """Hold oneDNN, numpy, OpenBLAS and OpenCV to AVX2, whatever more this processor has.
+def instruction_limits() -> dict[str, str]:
+    """The variables that hold oneDNN, numpy, OpenBLAS and OpenCV to AVX2.
 
-    Sets environment variables of this process, which the libraries read when they are imported; so
-    it comes before they are. Does nothing on a processor that has no AVX2: their kernels for it
-    would end the process.
+    None on a processor that has no AVX2: their kernels for it would end the process.
     """
-    if same_bytes():
-        os.environ.update(LIMITS)
-        # OpenCV complains of the name of what a processor does not have.
-        if "avx512f" in cpu_fields().get("flags", "").split():
-            os.environ.update(AVX512_LIMITS)
+    if not same_bytes():
+        return {}
+    # OpenCV complains of the name of what a processor does not have.
+    has_avx512 = "avx512f" in cpu_fields().get("flags", "").split()
+    return LIMITS | (AVX512_LIMITS if has_avx512 else {})
+
+
+def limit_instructions() -> None:
+    """Set `instruction_limits` in this process, which has yet to import the libraries."""
+    os.environ.update(instruction_limits())
 
 
 def usable_cores() -> int:

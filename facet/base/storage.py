@@ -21,19 +21,20 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    _remove(aside)
+    remove(aside)
     try:
         yield aside
-        _remove(target) if target.is_dir() else None
+        remove(target) if target.is_dir() else None
         os.replace(aside, target)
     except OSError as e:
         e.filename = e.filename or str(target)  # a disk that is full says nothing of the file
         raise
     finally:
-        _remove(aside)
+        remove(aside)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

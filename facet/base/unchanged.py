@@ -124,12 +124,7 @@ def unchanged_inputs() -> Iterator[None]:
     parameters = state_of(PARAMS_FILE)
     yield
     changed = [path.as_posix() for path, state in _inputs.items() if list_states(path) != state]
-    root = Path.cwd()
-    for module in list(sys.modules.values()):
-        file = Path(getattr(module, "__file__", None) or "")
-        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
-        if name in code and code[name] != state_of(name):
-            changed.append(name)
+    changed += [file for file in imported_files() if code.get(file, ()) not in ((), state_of(file))]
     if state_of(PARAMS_FILE) != parameters:
         changed += changed_values()
     if changed:
@@ -137,6 +132,17 @@ def unchanged_inputs() -> Iterator[None]:
             f"{', '.join(sorted(changed)[:4])}: changed while the stage ran, so that its result is "
             "of neither; run it again"
         )
+
+
+def imported_files() -> list[str]:
+    """The files below this folder that this process has imported, without its packages."""
+    root, packages = Path.cwd(), sys.prefix + os.sep
+    files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+    return [
+        Path(file).relative_to(root).as_posix()
+        for file in sorted(files)
+        if Path(file).is_relative_to(root) and not file.startswith(packages)
+    ]
 
 
 def changed_values() -> list[str]:

@@ -14,7 +14,6 @@ import os
 import queue
 import secrets
 import shutil
-import subprocess
 import tarfile
 import time
 import urllib.parse
@@ -35,6 +34,7 @@ from distributed.versions import VersionMismatchWarning
 from facet.base.config import Parameters, parse_run
 from facet.base.names import LOCK_FILE
 from facet.errors import InputError
+from facet.git import call_git, run_git
 from facet.grid import cluster_plugin
 from facet.grid.dvc_session import load_stages, open_dvc, read_lock
 from facet.grid.estimate import estimate_memory, measure_dataset
@@ -112,24 +112,27 @@ class Cluster:
     def check_commit(self) -> None:
         """Find the commit and where machines get it. Raises InputError unless it is pushed."""
         # What stages make is another matter: their entries of dvc.lock travel with each target.
-        names = [line[3:] for line in run_git("status", "--porcelain").splitlines()]
+        names = [line[3:] for line in call_git("status", "--porcelain").stdout.splitlines()]
         if changed := [n for n in names if not n.startswith((str(LOCK_FILE), "metrics/"))]:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise InputError(
                 f"--cluster: {', '.join(changed[:3])}{more}: not as in the last commit, which is "
                 "what the machines make; commit and push"
             )
-        self.commit = run_git("rev-parse", "HEAD").strip()
-        self.url = run_git("remote", "get-url", "origin").strip()
-        if urllib.parse.urlsplit(self.url).password:
+        self.commit = run_git("rev-parse", "HEAD")
+        self.url = run_git("remote", "get-url", "origin")
+        url = urllib.parse.urlsplit(self.url)
+        # A token may stand as the user's name alone; over ssh that names an account.
+        if url.password or (url.username and url.scheme not in ("ssh", "git+ssh")):
             raise InputError(
-                "--cluster: the address of origin holds a password, which would go to all "
-                "machines; take it out (git remote set-url origin URL) and use a credential helper"
+                "--cluster: the address of origin holds a password or token, which would go to "
+                "all machines; take it out (git remote set-url origin URL) and use a credential "
+                "helper"
             )
         if self.url.startswith((".", "/")):
             self.url = str(Path(self.url).resolve())
         run_git("fetch", "--quiet", "origin")
-        if not run_git("branch", "--remotes", "--contains", self.commit).strip():
+        if not run_git("branch", "--remotes", "--contains", self.commit):
             raise InputError(f"--cluster: commit {self.commit[:8]} is not on origin: git push")
 
     def connect(self) -> Client:
@@ -143,14 +146,6 @@ class Cluster:
                 f"--cluster {self.address}: no Dask scheduler answers ({' '.join(str(e).split())})"
                 "; start one: dask scheduler"
             ) from None
-
-
-def run_git(*words: str) -> str:
-    """What git prints. Raises InputError with its words where it fails."""
-    done = subprocess.run(["git", *words], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"--cluster: git {words[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 class ByValue:

@@ -31,7 +31,9 @@ LOOK = 0.5  # seconds between two looks at how far a target is
 
 def run_git(*words: str | Path, folder: Path) -> str:
     """What git prints. Raises RuntimeError, with git's last line, where it fails."""
-    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    # A worker may have been started in a hook, or with another repository's variables.
+    passed = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or "SSH" in k}
+    environment = passed | {"GIT_TERMINAL_PROMPT": "0"}
     done = subprocess.run(
         ["git", *words], cwd=folder, env=environment, capture_output=True, text=True
     )

@@ -19,6 +19,7 @@ from facet.base.names import LOCK_FILE
 from facet.base.storage import atomic_write, find_unwritable_place
 from facet.base.unchanged import lock_outputs
 from facet.errors import InputError
+from facet.git import call_git
 from facet.launch import TIMINGS_VARIABLE
 
 RWLOCK_FILE = Path(".dvc/tmp/rwlock")
@@ -60,8 +61,7 @@ def mend_lock() -> None:
         lock_outputs()
         return
     except InputError:
-        words = ["git", "show", f"HEAD:./{LOCK_FILE}"]
-        committed = subprocess.run(words, capture_output=True).stdout
+        committed = call_git("show", f"HEAD:./{LOCK_FILE}").stdout.encode()
     with atomic_write(LOCK_FILE) as aside:
         aside.write_bytes(committed or b"schema: '2.0'\nstages: {}\n")
     print(f"{LOCK_FILE}: was not whole; the last commit's is in its place")

@@ -34,6 +34,7 @@ from facet.base.names import (
 )
 from facet.base.processor import CORES_VARIABLE, note_other_bytes, usable_cores
 from facet.base.storage import find_unwritable_place, write_json
+from facet.comparisons import remove_leftovers
 from facet.errors import InputError
 from facet.grid.dvc_session import changed_stages, open_dvc, read_lock, write_lock
 from facet.grid.estimate import (
@@ -76,6 +77,7 @@ def write_timings(ran: dict[str, float]) -> None:
 def merge_results(parameters: Parameters, results: list[TargetResult]) -> set[str]:
     """Write the workers' entries into dvc.lock; returns the stages that they are of."""
     made = {k: v for r in results if r.status == 0 for k, v in r.entries.items()}
+    remove_leftovers(run_names(parameters))
     found = read_lock(LOCK_FILE) | made
     # In the order of the graph, and without what it no longer names.
     names = [name for name in stage_names(parameters) if name in found]

@@ -56,8 +56,8 @@ LIBRARIES = (
 )
 
 
-# Variables that the libraries read when they are imported begin with these.
-LIBRARY_VARIABLES = ("CUDA", "DNNL", "KERAS", "NPY", "NVIDIA", "ONEDNN", "OPEN", "TF_", "XLA")
+# Variables that the libraries read when they are imported, and that stages may have differently.
+LIBRARY_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TF_FORCE_GPU_ALLOW_GROWTH")
 
 
 class StageServer:
@@ -73,6 +73,7 @@ class StageServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "StageServer":
+        from facet.environment import stage_environment
         from facet.launch import SERVER_VARIABLE, die_with
 
         if not can_serve():
@@ -84,7 +85,7 @@ class StageServer:
                 [sys.executable, "-P", __file__, str(listening.fileno())],
                 pass_fds=[listening.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+                env=stage_environment(),
                 preexec_fn=partial(die_with, os.getpid()),
             )
         os.environ[SERVER_VARIABLE] = self.address
@@ -150,11 +151,7 @@ def library_state(environment: Mapping[str, str]) -> list[object]:
     And a file that Python runs at each start, as a review has one that notes what stages read.
     """
     packages = Path(sysconfig.get_path("purelib"))
-    variables = {
-        k: v
-        for k, v in environment.items()
-        if k.startswith(LIBRARY_VARIABLES) and k != "TF_CPP_MIN_LOG_LEVEL"
-    }
+    variables = [environment.get(name) for name in LIBRARY_VARIABLES]
     folders = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     startup = [f for folder in folders if os.path.isfile(f := f"{folder}/sitecustomize.py")]
     return [sys.prefix, packages.stat().st_mtime_ns, variables, startup]

@@ -22,6 +22,7 @@ from facet.base.config import check_params, read_params, run_names, suggest
 from facet.base.names import HISTORY_FILE, PARAMS_FILE, RUN
 from facet.base.storage import read_csv
 from facet.errors import InputError
+from facet.git import call_git
 from facet.grid.worktree import WORKERS, sync_worktree
 from facet.tracking import wandb_run
 
@@ -112,7 +113,7 @@ def run_trial(experiment: str, words: list[str]) -> None:
         rows = read_validation(runs, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(["git", "worktree", "prune"])
+        call_git("worktree", "prune")
     if os.environ.get("WANDB_SWEEP_ID"):
         log_trial(id, experiment, rows)
     figures = ", ".join(f"{k} {v:.4g}" for k, v in rows[-1].items() if k != "epoch")

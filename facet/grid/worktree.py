@@ -3,12 +3,12 @@
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from facet.base.names import PARAMS_FILE
 from facet.errors import InputError
+from facet.git import run_git
 
 WORKERS = Path(".workers")
 RUNNING = WORKERS / "running"  # held by the process that has the workers
@@ -48,33 +48,29 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
     from dvc.config import Config
     from dvc.repo import Repo
 
-    def git(*words: str, at: Path = root) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=at, check=True, capture_output=True, text=True
-        ).stdout
-
     def add_tree(anew: bool) -> list[str]:
         """Have git lay it; returns the files it holds and knows, or would ask about."""
         if anew or not (folder / ".git").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            git("worktree", "prune")
+            run_git("worktree", "prune", at=root)
             # Twice: also where a worktree that was killed in the making is still locked.
             force = ["--force", "--force", "--detach", "--no-checkout"]
-            git("worktree", "add", *force, str(folder), head)
-        git("reset", "--quiet", head, at=folder)
-        return git(*listed, at=folder).split("\0")
+            run_git("worktree", "add", *force, folder, head, at=root)
+        run_git("reset", "--quiet", head, at=folder)
+        return run_git(*listed, at=folder).split("\0")
 
     listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     try:
-        head = git("rev-parse", "HEAD").strip()
-        ours = [f for f in set(git(*listed).split("\0")) - {""} if (root / f).is_file()]
+        head = run_git("rev-parse", "HEAD", at=root)
+        ours = [
+            f for f in set(run_git(*listed, at=root).split("\0")) - {""} if (root / f).is_file()
+        ]
         try:
             theirs = add_tree(anew=False)
-        except subprocess.CalledProcessError:  # killed while it was laid or reset
+        except InputError:  # killed while it was laid or reset
             theirs = add_tree(anew=True)
-    except subprocess.CalledProcessError as e:
-        message = " ".join(e.stderr.split()) or f"git {e.cmd[1]} failed"
-        raise InputError(f"{folder}: no worktree can be laid: {message}") from None
+    except InputError as e:
+        raise InputError(f"{folder}: no worktree can be laid: {e}") from None
     for name in set(theirs) - {"", *ours}:
         (folder / name).unlink(missing_ok=True)
     for name in ours:
@@ -94,6 +90,8 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
         # here, which DVC makes relative: it writes ASCII alone, and the project may lie anywhere.
         here = os.path.relpath(cache)
         settings["cache"] |= {"dir": here, "type": ["hardlink", "copy"]}
+        # DVC takes the worktree of a submodule for a folder outside of git; a worker needs no git.
+        settings["core"] |= {"no_scm": True}
     for name in SHARED_FOLDERS:
         place = (notes or root) / name
         place.mkdir(parents=True, exist_ok=True)

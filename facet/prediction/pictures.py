@@ -11,6 +11,7 @@ from PIL import ImageFont
 from facet.prediction.trained_run import find_folder, load_model
 
 PICTURES_FOLDER = Path("pictures")
+FILES = ("summary.txt", "graph.png", "layers.png")
 
 
 def draw_layers(model: Any, path: Path) -> None:

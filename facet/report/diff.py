@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from facet.base.config import flatten
 from facet.base.names import COMPARISONS_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.errors import InputError
 from facet.formats import ComparisonResult
+from facet.git import call_git
 
 DIFF_FILES = (str(PARAMS_FILE), str(RUNS_TABLE), str(COMPARISONS_FILE))
 METRIC_PREFIXES = {"balanced_accuracy": "balanced_", "accuracy": ""}
@@ -44,7 +44,7 @@ def read_at(commit: str, file: str, name: str) -> str:
             return Path(file).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise InputError(f"{file}: not found here; make it with `make repro`") from None
-    done = subprocess.run(["git", "show", f"{commit}:./{file}"], capture_output=True, text=True)
+    done = call_git("show", f"{commit}:./{file}")
     if done.returncode:
         raise InputError(f"{name}: has no {file}; choose a commit whose results are in git")
     return done.stdout
@@ -52,8 +52,8 @@ def read_at(commit: str, file: str, name: str) -> str:
 
 def resolve_commit(name: str, value: str) -> str:
     """The full hash of the commit that `value` names; `name` is what the user calls it."""
-    words = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{value}^{{commit}}"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{value}^{{commit}}")
+    done = call_git(*words)
     if done.returncode:
         raise InputError(f"{name}={value}: no commit of that name here; see `git log --oneline`")
     return done.stdout.strip()

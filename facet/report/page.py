@@ -600,10 +600,10 @@ def list_identities(results: Results) -> list[RunIdentity]:
 def describe_here() -> Here:
     """Commit, hashes, versions and processor of where the page is written."""
     files = (str(PARAMS_FILE), "dvc.yaml", str(LOCK_FILE), str(PACKAGES_FILE))
-    status = provenance.run_git("status", "--porcelain")
+    status = provenance.ask_git("status", "--porcelain")
     return Here(
-        commit=provenance.run_git("rev-parse", "HEAD") or "no commit",
-        subject=provenance.run_git("log", "-1", "--format=%s"),
+        commit=provenance.ask_git("rev-parse", "HEAD") or "no commit",
+        subject=provenance.ask_git("log", "-1", "--format=%s"),
         uncommitted=[line.strip() for line in status.splitlines()],
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         files={f: md5(Path(f)) for f in files if Path(f).exists()},

@@ -1,12 +1,10 @@
 """What `make review` looks for, each a function that returns findings and changes nothing."""
 
-import ast
 import csv
 import importlib.util
 import io
 import json
 import re
-import subprocess
 import urllib.parse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,8 +15,10 @@ from typing import Any, Literal, NotRequired, TypedDict
 from facet.base.config import get_nested
 from facet.base.names import LOCK_FILE, METRICS, PACKAGES_FILE, PARAMS_FILE, RUNS_TABLE
 from facet.base.storage import md5, md5_of_listing
+from facet.declared import NEVER_HASHED, is_docstring_only
 from facet.errors import InputError
 from facet.formats import Finding
+from facet.git import call_git
 from facet.packages import find_other_versions
 
 
@@ -42,21 +42,11 @@ Lock = dict[str, LockEntry]  # by stage
 Objects = dict[str, str]  # an object's hash -> the file it is of
 Members = Callable[[str], dict[str, str] | None]  # a folder's hash -> its files, None if unknown
 PARAMETERS, LOCK, PACKAGE_LOCK = str(PARAMS_FILE), str(LOCK_FILE), str(PACKAGES_FILE)
-# Modules that a stage may import without declaring them in dvc.yaml, and why they can change no
-# byte of its outputs. tests/stages/test_dependencies.py compares dvc.yaml with them, and patches.
-UNDECLARED_MODULES = {
-    "facet/__init__.py": "imports facet.base, as each stage does first",
-    "facet/formats.py": "types and words: nothing of it runs in a stage",
-    "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
-    "facet/launch.py": "signals, the wording of errors, where a stage runs, its progress",
-    "facet/memory.py": "refuses a training that is too large, before it begins",
-    "facet/tracking/": "W&B and manifests: written beside the outputs, after them",
-}
 # What else a stage may read without a word in dvc.yaml, and why that can change no result.
-ALLOWED = UNDECLARED_MODULES | {
-    "stages/__main__.py": "starts the stage that it names",
+ALLOWED = NEVER_HASHED | {
     ".ckpt/": "found by a hash of all that the run depends on",
     ".git/": "W&B records the commit",
+    "dvc.yaml": "a stage ends where it imports what that does not declare",
     "dvc.lock": "a stage ends where its inputs are not what it says",
     "metrics/costs/": "says into which W&B run a repeat went",
     "wandb/": "W&B's own files",
@@ -343,9 +333,8 @@ def check_rows(text: str, outs: dict[str, str | None], table: str) -> list[Findi
 
 def check_uncommitted(root: Path) -> list[Finding]:
     """Files of the working tree that are not those of its commit."""
-    words = ["git", "status", "--porcelain", "-z", "--no-renames"]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.split("\0") if line]
+    listed = call_git("status", "--porcelain", "-z", "--no-renames", at=root).stdout
+    lines = [line for line in listed.split("\0") if line]
     found = []
     if changed := [line[3:] for line in lines if not line.startswith("??")]:
         what = "changed and not committed, and the review is of the commit; commit or stash"
@@ -485,12 +474,6 @@ def check_packages(installed: dict[str, str], pins: dict[str, str], where: str) 
 
 
 # --- what a stage really read ---------------------------------------------------------------
-
-
-def is_docstring_only(text: str) -> bool:
-    """Whether a module holds nothing that could change a result."""
-    body = ast.parse(text).body
-    return all(isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant) for s in body)
 
 
 def find_undeclared(stage: Stage, notes: str, lock: LockEntry, folder: Path) -> list[Finding]:

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from facet.base.config import suggest
 from facet.errors import InputError
 from facet.formats import Finding
+from facet.git import run_git
 from facet.grid.worker import extract_error
 from facet.launch import die_with
 from facet.review import checks, trace
@@ -43,14 +44,6 @@ def find_targets(wanted: str, stages: dict[str, Stage]) -> list[str]:
             raise InputError(f"RUN={name}: no run, experiment or stage{suggest(name, known)}")
         found += meant
     return found
-
-
-def run_git(*words: str, at: Path | None = None) -> str:
-    """What git prints in the folder `at`. Raises InputError where it fails."""
-    done = subprocess.run(["git", *words], cwd=at, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"git {words[0]}: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from facet.base.names import MANIFESTS, RUN, RUNS_TABLE
 from facet.base.storage import write_json
 from facet.errors import InputError
 from facet.formats import Finding, Manifest, Review, RunReference, StageVerdict
+from facet.git import run_git
 from facet.packages import read_pins
 from facet.report.diff import resolve_commit
 from facet.review import checks
@@ -28,7 +29,6 @@ from facet.review.rerun import (
     installed_packages,
     make_clone,
     make_environment,
-    run_git,
     run_pipeline,
 )
 from facet.review.verdict import (

@@ -6,7 +6,6 @@ Neither in git nor an output of DVC, since it differs each time while the run do
 import contextlib
 import os
 import platform
-import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +17,7 @@ from facet.base.names import MANIFESTS, PACKAGES_FILE, RUN
 from facet.base.processor import AVX512_LIMITS, LIMITS, cpu_fields, machine_cores, same_bytes
 from facet.base.storage import file_sha256, folder_sha256, md5, write_json
 from facet.formats import Identity, Machine, Manifest, Processor, Provenance
+from facet.git import call_git
 
 # What computes or stores; requirements.lock, whose hash is among the inputs, names all.
 PACKAGES = (
@@ -58,9 +58,9 @@ PROCESSOR_FLAGS = (
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-def run_git(*words: str) -> str:
+def ask_git(*words: str) -> str:
     """What git says; empty outside a repository."""
-    return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+    return call_git(*words).stdout.strip()
 
 
 def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
@@ -72,9 +72,9 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
         "dataset": dataset,
         "seed": seed,
         "identity": id,
-        "commit": run_git("rev-parse", "HEAD"),
+        "commit": ask_git("rev-parse", "HEAD"),
         # Of the inputs: what DVC itself writes while the grid runs is no change to its commit.
-        "uncommitted": bool(run_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
+        "uncommitted": bool(ask_git("status", "--porcelain", "--", ".", ":!dvc.lock", ":!metrics")),
         "data_sha256": folder_sha256(data),
         "lock_sha256": file_sha256(PACKAGES_FILE),
     }
@@ -83,8 +83,8 @@ def make_provenance(run: str, dataset: str, id: str, data: Path) -> Provenance:
 def git_user() -> Identity:
     """Name and e-mail as git knows them; None where git has none."""
     return {
-        "name": run_git("config", "user.name") or None,
-        "email": run_git("config", "user.email") or None,
+        "name": ask_git("config", "user.name") or None,
+        "email": ask_git("config", "user.email") or None,
     }
 
 

@@ -40,10 +40,12 @@ def remove_uploaded(folder: Path) -> tuple[int, int]:
                 known.write(file.stem.removeprefix("run-") + "\n")
         shutil.rmtree(file.parent)
     # W&B copies what goes into a table, and some of it twice; a young copy may be of a run that
-    # is just being logged.
-    for path in (Path(os.environ["WANDB_DATA_DIR"]) / "artifacts/staging").glob("*"):
+    # is just being logged. A folder that other projects use too may hold what waits of theirs.
+    data = Path(os.environ["WANDB_DATA_DIR"]).resolve()
+    for path in (data / "artifacts/staging").glob("*"):
         if (
-            path.is_file()
+            data.is_relative_to(Path.cwd())
+            and path.is_file()
             and str(path) not in keep
             and time.time() - path.stat().st_mtime > YOUNG_SECONDS
         ):
