@@ -189,14 +189,18 @@ def ensemble(
 
 @app.command(epilog="Example: facet comment origin/main")
 def comment(
-    base: Annotated[str, typer.Argument(help="the commit or branch that HEAD is to go onto")],
+    base: Annotated[str, typer.Argument(help="the commit or branch that the change goes onto")],
+    commit: Annotated[str, typer.Option(help="the change's last commit")] = "HEAD",
     post: Annotated[bool, typer.Option("--post", help="also on the pull request, once")] = False,
 ) -> None:
-    """Print a pull request's comment in Markdown, from the last review and `facet diff`."""
+    """Print a pull request's comment in Markdown, from review.json and `facet diff`.
+
+    With --post from a checkout of what the change goes onto: proposed code must not see the token.
+    """
     from facet.review.comment import write_comment
     from facet.review.post import find_host, post_comment
 
-    text = write_comment(base)
+    text = write_comment(base, commit)
     print(text)
     if post:
         post_comment(text, find_host())

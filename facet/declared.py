@@ -22,6 +22,7 @@ NEVER_HASHED = {
     "facet/formats.py": "types and words: nothing of it runs in a stage",
     "facet/errors.py": "an exception's name: it ends a stage, which then writes nothing",
     "facet/git.py": "the commit and the user, which no output holds",
+    "facet/grid/stage_server.py": "the process that a stage is forked from",
     "facet/launch.py": "signals, the wording of errors, where a stage runs, its progress",
     "facet/memory.py": "refuses a training that is too large, before it begins",
     "facet/packages.py": "ends a stage where packages differ",

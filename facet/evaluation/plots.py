@@ -1,5 +1,7 @@
 """Draw a run's pictures: its data, its curves, its answers. Pure: arrays in, PNG files out."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from facet.formats import HeadMetrics, RunMetrics
 
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
 TILE = 108  # pixels
+MOST_NAMED = 60  # classes that an axis names each; of more every so many, and the title says so
+matplotlib.rcdefaults()  # whatever a file `matplotlibrc` here or in the home folder says
 matplotlib.rcParams.update(
     {
+        "text.parse_math": False,  # a dollar in a class's name is a dollar
         "figure.dpi": 90,
         "font.size": 9,
         "axes.spines.top": False,
@@ -34,19 +39,33 @@ def draw_run(
     history: list[dict[str, str]],
     metrics: RunMetrics,
 ) -> None:
-    """Write every picture of a run into `folder`."""
+    """Write every picture of a run into `folder`; one that cannot be drawn is left out, and named.
+
+    Raises OSError where the disk takes no more, and MemoryError: those say nothing of the picture.
+    """
     heads = list(metrics["heads"])
     is_images = data.splits["test"].X.ndim == 4
+    pictures: dict[str, Callable[[], Any]] = {
+        "values": lambda: draw_values(data, is_images),
+        "classes": lambda: draw_class_balance(data, heads),
+        "curves": lambda: draw_curves(history, heads, run),
+        "confusion": lambda: draw_confusions(metrics["heads"], run),
+    }
     if is_images:
-        _save(draw_samples(data, heads), folder / "samples.png")
-    _save(draw_values(data, is_images), folder / "values.png")
-    _save(draw_class_balance(data, heads), folder / "classes.png")
-    _save(draw_curves(history, heads, run), folder / "curves.png")
-    _save(draw_confusions(metrics["heads"], run), folder / "confusion.png")
+        pictures["samples"] = lambda: draw_samples(data, heads)
     for head in heads:
         if metrics["heads"][head]["accuracy"] is not None:
             p = predictions[f"{head}_test"]
-            _save(draw_predictions(data, head, p, run), folder / f"answers_{head}.png")
+            pictures[f"answers_{head}"] = partial(draw_predictions, data, head, p, run)
+    for name, draw in pictures.items():
+        path = folder / f"{name}.png"
+        try:
+            _save(draw(), path)
+        except (MemoryError, OSError):
+            raise
+        except Exception as e:
+            path.unlink(missing_ok=True)
+            print(f"{run}: {path.name} is left out: {type(e).__name__}: {str(e)[:200]}")
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -55,6 +74,20 @@ def _save(figure: Any, path: Path) -> None:
         return
     # Without the version in it, the file changes only when the picture does.
     figure.savefig(path, metadata={"Software": None})
+
+
+def _named(classes: Sequence[str]) -> tuple[range, list[str], str]:
+    """Which classes an axis names, their names, and words on those that it does not."""
+    step = -(-len(classes) // MOST_NAMED)
+    where = range(0, len(classes), step)
+    note = f"; of {len(classes)} classes one in {step} is named" if step > 1 else ""
+    return where, [shorten(classes[i]) for i in where], note
+
+
+def shorten(name: str, most: int = 16) -> str:
+    """A class's name as a picture has room for it."""
+    name = " ".join(str(name).split())
+    return name if len(name) <= most else f"{name[: most - 1]}\u2026"
 
 
 def to_rgb(x: np.ndarray) -> np.ndarray:
@@ -116,9 +149,10 @@ def draw_tile(x: np.ndarray) -> Image.Image:
         return out
     out = Image.new("RGB", (TILE, TILE), "#f0f0f0")
     pen, step = ImageDraw.Draw(out), TILE / len(x)
+    gap = 1 if step >= 2 else 0
     for i, value in enumerate(x.clip(-4, 4)):
         ends = sorted((TILE / 2, TILE * (4 + float(value)) / 8))
-        pen.rectangle((ends[0], i * step + 1, ends[1], (i + 1) * step - 1), "#878787")
+        pen.rectangle((ends[0], i * step + gap, ends[1], (i + 1) * step - gap), "#878787")
     return out
 
 
@@ -165,7 +199,9 @@ def draw_values(data: StoredData, is_images: bool) -> Any:
 
 def draw_class_balance(data: StoredData, heads: list[str]) -> Any:
     """The share of each class in each split, a panel a head."""
-    figure, axes = _panels(len(heads), lambda h: max(2.2, 0.19 * len(data.classes[h])), heads)
+    figure, axes = _panels(
+        len(heads), lambda h: max(2.2, 0.19 * min(len(data.classes[h]), MOST_NAMED)), heads
+    )
     for axis, head in zip(axes, heads, strict=False):
         classes = data.classes[head]
         for k, (split, color) in enumerate(
@@ -177,9 +213,10 @@ def draw_class_balance(data: StoredData, heads: list[str]) -> Any:
                 axis.barh(
                     np.arange(len(classes)) + (k - 1) * 0.27, share, 0.27, label=split, color=color
                 )
-        axis.set_yticks(range(len(classes)), classes.tolist(), fontsize=8)
+        where, names, note = _named(classes.tolist())
+        axis.set_yticks(where, names, fontsize=8)
         axis.invert_yaxis()
-        axis.set(title=head, xlabel="share of items")
+        axis.set(title=f"{head}{note}", xlabel="share of items")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3)
     return figure
 
@@ -249,7 +286,7 @@ def draw_confusions(heads: dict[str, HeadMetrics], run: str) -> Any:
     shown = {h: m for h, m in heads.items() if m["confusion"] is not None}
     if not shown:
         return Figure(figsize=(4, 1))
-    sizes = [max(1.6, 0.25 * len(m["classes"])) for m in shown.values()]
+    sizes = [max(1.6, 0.25 * min(len(m["classes"]), MOST_NAMED)) for m in shown.values()]
     figure = Figure(figsize=(sum(sizes) + 1.2 * len(sizes) + 0.15, max(sizes) + 2))
     axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=sizes)
     _margins(figure, len(shown), left=1.2, bottom=1.2, top=0.8)
@@ -268,10 +305,11 @@ def draw_confusions(heads: dict[str, HeadMetrics], run: str) -> Any:
                 fontsize=8 if n < 8 else 6,
                 color="white" if share[i, j] > 0.5 else "black",
             )
-        axis.set_xticks(range(n), m["classes"], rotation=90, fontsize=8 if n < 12 else 7)
-        axis.set_yticks(range(n), m["classes"], fontsize=8 if n < 12 else 7)
+        where, names, note = _named(m["classes"])
+        axis.set_xticks(where, names, rotation=90, fontsize=8 if n < 12 else 7)
+        axis.set_yticks(where, names, fontsize=8 if n < 12 else 7)
         axis.set(
-            title=f"{head}: {m['accuracy']:.2f}, chance {m['chance']:.2f}",
+            title=f"{head}: {m['accuracy']:.2f}, chance {m['chance']:.2f}{note}",
             xlabel="predicted",
             ylabel="true",
         )

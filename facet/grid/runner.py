@@ -139,13 +139,28 @@ def repro(
     sources = (PARAMS_FILE, LOCK_FILE, COMPARISONS_FILE)
     times = [f.stat().st_mtime for f in sources if f.exists()]
     if changed or not REPORT_FILE.exists() or REPORT_FILE.stat().st_mtime < max(times):
-        write_report(stale)
-    print(f"report: {REPORT_FILE}")
+        report_or_note(write_report, stale)
+    else:
+        print(f"report: {REPORT_FILE}")
     if wandb_run.recently_failed():
         if place := find_unwritable_place():
             print(f"W&B's records are not whole: {place}")
         else:
             print("W&B's server failed: what followed was recorded offline; upload: make sync")
+
+
+def report_or_note(write_report: Callable[[set[str]], Path], stale: set[str]) -> None:
+    """Write the report and say where it is, or why it is left out: the results stand without it.
+
+    Raises OSError where the disk takes no more.
+    """
+    try:
+        print(f"report: {write_report(stale)}")
+    except (MemoryError, OSError):
+        raise
+    except Exception as e:
+        why = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {str(e)[:200]}"
+        print(f"report: left out, and all results are there: {why}; again by: make report")
 
 
 def fetch_unknown(parameters: Parameters, plan: Plan, changed: set[str]) -> dict[str, float]:

@@ -11,28 +11,28 @@ from facet.review.page import markdown_table
 MOST_ROWS = 40
 
 
-def write_comment(base: str, review: Path = Path("review.json")) -> str:
-    """The comment on HEAD, to go onto `base`, from the review of HEAD that was made last.
+def write_comment(base: str, commit: str = "HEAD", review: Path = Path("review.json")) -> str:
+    """The comment on `commit`, to go onto `base`, from the review of it that was made last.
 
-    Raises InputError where that is of another commit, or `base` has no results in git.
+    Raises InputError where that is of another commit, or `base` has no results in git. All texts of
+    the review and the results are quoted: the proposed code wrote them.
     """
     if not review.exists():
         raise InputError(f"{review}: not found; make it with `make review QUICK=1`")
-    made, head = read_json(review), resolve_commit("HEAD", "HEAD")
+    made, head = read_json(review), resolve_commit("COMMIT", commit)
     if made["commit"] != head:
         raise InputError(
-            f"{review}: is of commit {made['commit'][:12]}, not of HEAD; make it anew with "
+            f"{review}: is of commit {made['commit'][:12]}, not of {commit}; make it anew with "
             "`make review QUICK=1`"
         )
-    found = compare_commits(base, "HEAD")
-    findings = [
-        [f["severity"], f["check"], _quote(f["where"]), f["what"]] for f in made["findings"]
-    ]
+    found = compare_commits(base, head)
+    keys = ("severity", "check", "where", "what")
+    findings = [[_quote(finding[key]) for key in keys] for finding in made["findings"]]
     return "\n".join(
         [
-            f"## Review of {head[:12]}: {made['verdict']}",
+            f"## Review of {head[:12]}: {_quote(made['verdict'])}",
             "",
-            made["reason"],
+            _quote(made["reason"]),
             "",
             *_section("Verdicts", _list_verdicts(found)),
             *_section(
@@ -51,7 +51,10 @@ def _section(title: str, lines: list[str]) -> list[str]:
 def _list_verdicts(found: Differences) -> list[str]:
     changed = {c.key: c.old for c in found.verdicts.changes()}
     names = dict.fromkeys([*found.verdicts.new, *changed])
-    rows = [[_quote(n), changed.get(n, "the same"), found.verdicts.new.get(n, "-")] for n in names]
+    verdicts = found.verdicts.new
+    rows = [
+        [_quote(n), _quote(changed.get(n, "the same")), _quote(verdicts.get(n, "-"))] for n in names
+    ]
     return _table(["comparison", "before", "now"], rows)
 
 
@@ -71,4 +74,4 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def _quote(text: str) -> str:
     """As code: a name or value from the pull request is no Markdown, and mentions nobody."""
-    return f"`{text.replace('`', chr(39))}`"
+    return f"`{' '.join(str(text).split()).replace('`', chr(39)) or ' '}`"

@@ -8,17 +8,16 @@ import configparser
 import contextlib
 import importlib
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
+import requests
 
 from facet.base.config import parse_run
 from facet.tracking import offline_records
@@ -42,6 +41,8 @@ FINISH_SECONDS = 7.0
 JOINED = "joined"  # lies in the folder of a process that added to another's run
 PRUNED = "pruned"  # names the runs whose folders were removed after their upload
 OFFLINE = "offline"  # lies beside the runs' folders after a server failed
+READ_SECONDS = 3.0  # for a server's first answer
+GATEWAY_ERRORS = (502, 503, 504)  # what a proxy says of a server that it cannot reach
 ASK_AGAIN = 600  # seconds for which that keeps the other processes from asking it too
 
 
@@ -157,14 +158,14 @@ def entity_name() -> str | None:
 
 
 def server_reachable(seconds: float = 1.0) -> bool:
-    """Whether something listens where the W&B server should be."""
-    url = urllib.parse.urlsplit(server_url())
-    port = url.port or (443 if url.scheme == "https" else 80)
+    """Whether something answers where the W&B server should be, through a proxy if one is set."""
     try:
-        socket.create_connection((url.hostname or "", port), seconds).close()
-    except OSError:
+        answer = requests.head(server_url(), timeout=(seconds, READ_SECONDS), allow_redirects=False)
+    except (requests.ReadTimeout, requests.exceptions.SSLError):
+        return True  # something is there, and W&B may know its certificate
+    except (requests.RequestException, ValueError):
         return False
-    return True
+    return answer.status_code not in GATEWAY_ERRORS
 
 
 def recently_failed() -> bool:
