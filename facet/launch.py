@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from facet.base.names import PARAMS_FILE, STAGES
+from facet.environment import stage_environment
 from facet.errors import InputError
 
 # What the launcher's environment may hold: the socket of a stage server (an abstract one, its name
@@ -119,7 +120,8 @@ def ask_server(words: list[str]) -> int | None:
     if not address:
         return None
     own = (SERVER_VARIABLE, TIMINGS_VARIABLE)
-    environment = {k: v for k, v in os.environ.items() if k not in own}
+    given = stage_environment("".join(words[1:2]))
+    environment = {k: v for k, v in given.items() if k not in own}
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
             server.connect("\0" + address.removeprefix("@"))

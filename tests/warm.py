@@ -65,7 +65,9 @@ def server_address() -> str:
     """
     if ADDRESS in os.environ:
         return os.environ[ADDRESS]
-    from facet.launch import die_with  # not in the server's own process: a fork imports it anew
+    # Not in the server's own process: a fork imports them anew.
+    from facet.environment import stage_environment
+    from facet.launch import die_with
 
     if not load_stage_server().can_serve():
         return ""
@@ -80,7 +82,7 @@ def server_address() -> str:
             [sys.executable, "-P", __file__, str(listening.fileno())],
             pass_fds=[listening.fileno()],
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": site.name},
+            env=stage_environment() | {"PYTHONPATH": site.name},
             preexec_fn=functools.partial(die_with, os.getpid()),
         )
     atexit.register(site.cleanup)

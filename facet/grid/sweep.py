@@ -26,9 +26,6 @@ from facet.git import call_git
 from facet.grid.worktree import WORKERS, sync_worktree
 from facet.tracking import wandb_run
 
-# What the agent tells its process of the sweep's run, which the trainings are not.
-AGENT = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
-
 
 def parse_values(words: list[str]) -> dict[str, Any]:
     """`KEY=VALUE` words as the values of an experiment's keys; numbers where they are such."""
@@ -67,9 +64,8 @@ def train_trial(tree: dict[str, Any], runs: list[str], root: Path, folder: Path)
     for name in ("metrics/costs", "metrics/manifests"):  # those of the runs that `root` has
         (folder / name).unlink()
     (folder / PARAMS_FILE).write_text(yaml.safe_dump(tree, sort_keys=False))
-    environment = {k: v for k, v in os.environ.items() if k not in AGENT}
     words = [sys.executable, "-m", "dvc", "repro", *(f"train@{run}" for run in runs)]
-    if subprocess.run(words, cwd=folder, env=environment).returncode:
+    if subprocess.run(words, cwd=folder).returncode:
         raise InputError(f"{runs[0]}: its training failed; see above")
 
 

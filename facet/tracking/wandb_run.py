@@ -269,6 +269,8 @@ class Run:
             try:
                 import wandb
 
+                # A sweep's id, which a settings file may hold, would take the place of the run's.
+                wandb.setup().settings.sweep_id = None
                 self._run = wandb.init(
                     id=self.id,
                     resume="allow",

@@ -233,4 +233,28 @@ def test_the_projects_own_parameters_hold(
     monkeypatch.chdir(tmp_path)
     if names:
         setting.apply_setting(names)
+        assert "# drawn faces; or the URL" in (tmp_path / "params.yaml").read_text()
     assert f"{experiment}-0" in run_names(check_params(read_params()))
+
+
+def test_a_setting_leaves_comments_and_changes_one_of_two_names_of_a_mapping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text + "# mine\n")
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/one.yaml").write_text("defaults: {epochs: 3}\n")
+    (tmp_path / "settings/two.yaml").write_text("datasets: {faces: {read: {mode: RGB}}}\n")
+    monkeypatch.chdir(tmp_path)
+    setting.apply_setting("one")
+    changed = (tmp_path / "params.yaml").read_text()
+    lines = [line for line in changed.splitlines() if line not in text.splitlines()]
+    assert lines == ["  epochs: 3", "# mine"] or [x.split("#")[0].strip() for x in lines] == [
+        "epochs: 3",
+        "",
+    ]
+    # `faces` and `faces_by_photo` have one `read`, by a name of YAML's.
+    setting.apply_setting("two")
+    datasets = read_params()["datasets"]
+    assert datasets["faces"]["read"]["mode"] == "RGB"
+    assert datasets["faces_by_photo"]["read"].get("mode") != "RGB"

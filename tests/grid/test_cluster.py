@@ -562,6 +562,9 @@ def test_what_a_cluster_cannot_make_is_a_line(shared_things: Shared, tmp_path: P
     clone.run("git", "remote", "set-url", "origin", "https://me:secret@192.0.2.1/x.git")
     assert "the address of origin holds a password" in (line := refusal())
     assert "secret" not in line
+    clone.run("git", "remote", "set-url", "origin", "https://ghp_secret@192.0.2.1/x.git")
+    assert "the address of origin holds a password or token" in (line := refusal())
+    assert "secret" not in line
     clone.run("git", "remote", "set-url", "origin", str(shared_things.origin))
     clone.run("git", "reset", "--quiet", "--hard", "HEAD~1")
     (clone.folder / ".dvc/config").write_text("")

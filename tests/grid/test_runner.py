@@ -9,8 +9,10 @@ import pytest
 from dvc.stage import serialize
 
 from facet.base.config import check_params, run_names
+from facet.errors import InputError
 from facet.grid import dvc_session, summary
 from facet.grid.plan import plan_targets
+from facet.grid.runner import report_or_note
 from tests.helpers import Project, small_parameters, words_of
 
 
@@ -41,6 +43,19 @@ def test_a_plan_holds_what_is_stale_and_what_waits_for_it() -> None:
         "evaluate@plain-0": ["augment@plain"],
         "evaluate@dropped-0": ["augment@dropped"],
     }
+
+
+@pytest.mark.parametrize("fault", [ValueError("y1 must be greater"), InputError("a: is wrong")])
+def test_a_report_that_cannot_be_written_is_left_out_with_a_note(
+    capsys: pytest.CaptureFixture[str], fault: Exception
+) -> None:
+    def fail(_: set[str]) -> Path:
+        raise fault
+
+    report_or_note(fail, set())
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("report: left out")
+    assert str(fault) in line
 
 
 def test_warnings_of_an_experiments_seeds_are_told_once(

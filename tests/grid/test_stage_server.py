@@ -1,12 +1,15 @@
 """Stages run from a process that has their libraries imported."""
 
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 
 from facet.grid import stage_server
 from facet.grid.stage_server import StageServer, library_state, serve_stages
-from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE
+from facet.launch import SERVER_VARIABLE, TIMINGS_VARIABLE, ask_server
 from tests.helpers import ROOT, TIMEOUT, is_alive, run_program, wait_for_end, wait_for_pid
 
 # Takes the place of a stage.
@@ -28,7 +31,7 @@ loaded = [n for n in modules if n in sys.modules]
 def main(what: str) -> None:
     Path("pid").write_text(str(os.getpid()))
     if what == "tell":
-        print("value", os.environ.get("VALUE"), sys.argv[0].rpartition("/")[2])
+        print("value", os.environ.get("TERM"), sys.argv[0].rpartition("/")[2])
         print("warm", "cv2" in sys.modules, loaded)
     elif what == "wait":
         time.sleep(60)
@@ -64,7 +67,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[StageServer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))  # for sitecustomize
         patch.setattr(stage_server, "__file__", str(folder / "facet/grid/stage_server.py"))
         server = StageServer()
         with server:
@@ -78,28 +80,29 @@ def launch(
     folder: Path, *words: str, server: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """`python -m stages pickle` with `words`, in `folder`, told of the server."""
-    own = {"PYTHONPATH": str(folder), SERVER_VARIABLE: server}
     stage = (sys.executable, "-m", "stages", "pickle")
+    own = {"PYTHONPATH": "", SERVER_VARIABLE: server}
     return run_program(*stage, *words, folder=folder, cold=True, **own | environment)
 
 
 def test_a_stage_runs_warm_as_it_runs_cold(
     server: StageServer, folder: Path, tmp_path: Path
 ) -> None:
-    warm = launch(folder, "tell", server=server.address, VALUE="by the environment")
+    warm = launch(folder, "tell", server=server.address, TERM="by the environment")
     assert warm.stdout == "value by the environment pickle.py\nwarm True []\n", warm.stderr
-    cold = launch(folder, "tell", server="", VALUE="by the environment")
+    cold = launch(folder, "tell", server="", TERM="by the environment")
     assert cold.stdout == warm.stdout.replace("warm True", "warm False")
 
     # Who has Python note what a stage reads, as a review does, has its notes.
     traced = {"FACET_TRACE": str(tmp_path), "DVC_STAGE": "pickle", "DVC_ROOT": str(folder)}
+    traced["PYTHONPATH"] = str(folder)  # for sitecustomize
     assert launch(folder, "tell", server=server.address, **traced).stdout.startswith("value")
     notes = (tmp_path / "pickle").read_text()
     assert re.search(r"^open\tstages/(__pycache__/)?pickle\.", notes, re.M)
 
     # The project's code is read anew, and a stage leaves the next one nothing.
     (folder / "stages/pickle.py").write_text(PROBE.replace('"value"', '"now"'))
-    assert launch(folder, "tell", server=server.address).stdout.startswith("now None pickle.py\n")
+    assert launch(folder, "tell", server=server.address).stdout.startswith("now ")
     (folder / "stages/pickle.py").write_text(PROBE)
 
 
@@ -135,12 +138,57 @@ def test_a_server_that_the_environment_names_is_used_if_it_is_of_these_libraries
     for name, value in (
         (SERVER_VARIABLE, "@facet-never-was"),
         ("CUDA_VISIBLE_DEVICES", "7"),
-        ("PYTHONPATH", str(tmp_path)),  # as a review has Python note what stages read
+        ("FACET_TRACE", str(tmp_path)),  # as a review has Python note what stages read
     ):
         (tmp_path / "sitecustomize.py").write_text("")
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
+            patch.setenv("PYTHONPATH", str(tmp_path))
             assert isinstance(serve_stages(), StageServer)
+
+
+def test_a_server_of_another_user_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone may take the name of a server: it would be sent the environment and the terminal."""
+    name = f"facet-test-{os.getpid()}"
+    monkeypatch.setenv(SERVER_VARIABLE, f"@{name}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen(1)
+        monkeypatch.setattr(os, "getuid", lambda: os.stat("/").st_uid + 4321)
+        assert ask_server(["stages", "train", "plain-0"]) is None
+        client, _ = listening.accept()
+        assert socket.recv_fds(client, 1 << 20, 2)[:2] == (b"", [])
+        client.close()
+
+
+def test_a_server_is_sent_no_key_that_the_stage_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"facet-test-{os.getpid()}"
+    keys = ("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN")
+    for key in keys:
+        monkeypatch.setenv(key, "secret")
+    monkeypatch.setenv(SERVER_VARIABLE, f"@{name}")
+    needed = {"normalise": [], "train": ["WANDB_API_KEY"], "download": ["AWS_SECRET_ACCESS_KEY"]}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(f"\0{name}")
+        listening.listen(1)
+
+        def answer() -> None:
+            client, _ = listening.accept()
+            request, outputs, *_ = socket.recv_fds(client, 1 << 20, 2)
+            seen.append(json.loads(request)[2])
+            for output in outputs:
+                os.close(output)
+            client.close()
+
+        for stage, expected in needed.items():
+            seen: list[dict[str, str]] = []
+            thread = threading.Thread(target=answer)
+            thread.start()
+            assert ask_server(["stages", stage, "x"]) is None
+            thread.join()
+            assert [key for key in keys if key in seen[0]] == expected, stage
 
 
 def test_a_stage_does_without_a_server_that_has_gone(folder: Path) -> None:
@@ -178,11 +226,12 @@ def test_an_environment_that_changes_is_another(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
-    before = library_state({"TF_X": "1", "HOME": "a"})
-    assert library_state({"TF_X": "1", "HOME": "b"}) == before
-    assert library_state({"TF_X": "2"}) != before
+    name = "CUDA_VISIBLE_DEVICES"
+    before = library_state({name: "1", "HOME": "a"})
+    assert library_state({name: "1", "HOME": "b"}) == before
+    assert library_state({name: "2"}) != before
     (tmp_path / "another-1.0.dist-info").mkdir()
-    assert library_state({"TF_X": "1"}) != before
+    assert library_state({name: "1"}) != before
 
 
 def test_serve_prints_what_plain_dvc_needs(folder: Path) -> None:
@@ -221,6 +270,7 @@ def test_a_server_that_could_not_do_its_work_serves_nobody(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setenv("FACET_TRACE", str(tmp_path))  # as a review, whose files Python runs first
         patch.setattr(stage_server, "__file__", str(folder / "facet/grid/stage_server.py"))
         server = StageServer()
         with server:

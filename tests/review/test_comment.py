@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from facet.errors import InputError
 from facet.review.comment import write_comment
@@ -59,17 +60,30 @@ def rows(comment: str, title: str) -> list[str]:
 
 def test_it_tells_verdicts_changes_and_findings(changed: Path) -> None:
     comment = write_comment("base")
-    assert comment.startswith(f"## Review of {git(changed, 'rev-parse', 'HEAD')[:12]}: refused\n")
+    head = git(changed, "rev-parse", "HEAD")
+    assert comment.startswith(f"## Review of {head[:12]}: `refused`\n")
+    git(changed, "checkout", "-q", "base")  # as a second job does, with the code that is there
+    assert write_comment("base", head) == comment
     depth, other = rows(comment, "Verdicts")
-    assert depth.startswith("| `depth` | no difference shown +0.050")
-    assert "| better +0.110 [+0.010, +0.200] |" in depth
-    assert other == "| `other` | the same | no difference shown |"
+    assert depth.startswith("| `depth` | `no difference shown +0.050")
+    assert "| `better +0.110 [+0.010, +0.200]` |" in depth
+    assert other == "| `other` | `the same` | `no difference shown` |"
     figures = rows(comment, "Figures")
     assert len(figures) == 2
     assert "0.620 [0.420, 0.820] chance 0.250 (2 seeds)" in figures[0]
     assert "| `defaults.epochs` | `10` | `20` |" in rows(comment, "Parameters")
     # What a pull request calls its files is no Markdown.
-    assert rows(comment, "Found") == ["| refuse | lock | `<b>'@all'` | differs \\| a lot |"]
+    assert rows(comment, "Found") == ["| `refuse` | `lock` | `<b>'@all'` | `differs \\| a lot` |"]
+
+
+def test_no_text_of_the_proposed_code_is_markdown(changed: Path) -> None:
+    file = changed / "review.json"
+    made = json.loads(file.read_text())
+    bad = "holds\n\n@everyone `<img src=x>` [here](http://example.org)"
+    made |= {"verdict": bad, "reason": bad, "findings": [dict.fromkeys(made["findings"][0], bad)]}
+    file.write_text(json.dumps(made))
+    outside = [part for i, part in enumerate(write_comment("base").split("`")) if i % 2 == 0]
+    assert not [part for part in outside if "@" in part or "<img" in part or "](" in part]
 
 
 def test_nothing_changed_is_said(changed: Path) -> None:
@@ -94,6 +108,7 @@ class Comments(http.server.BaseHTTPRequestHandler):
 
     LISTS = ("/repos/me/facet/issues/7/comments", "/projects/5/merge_requests/7/notes")
     ONE = ("PATCH /repos/me/facet/issues/comments/", f"PUT {LISTS[1]}/")
+    OTHERS = (1, 2, 3, 4)  # the numbers of comments that somebody else wrote
     stored: dict[int, str]  # by number
 
     def allowed(self) -> bool:
@@ -113,7 +128,20 @@ class Comments(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)
         page = int(dict(urllib.parse.parse_qsl(url.query)).get("page", 1))
-        shown = [{"id": i, "body": b} for i, b in self.stored.items()][2 * page - 2 : 2 * page]
+        if url.path == "/user":  # GitHub's runner may not ask; on GitLab it is the token's
+            known = "PRIVATE-TOKEN" in self.headers
+            self.answer(200 if known else 403, {"username": "facet-token"})
+            return
+        ours = (
+            {"author": {"username": "facet-token"}}
+            if url.path == self.LISTS[1]
+            else {"user": {"login": "github-actions[bot]"}}
+        )
+        theirs = {"user": {"login": "somebody"}, "author": {"username": "somebody"}}
+        shown = [
+            {"id": i, "body": b} | (theirs if i in self.OTHERS else ours)
+            for i, b in self.stored.items()
+        ][2 * page - 2 : 2 * page]
         here = f"http://{self.headers['Host']}{url.path}"
         more = {"Link": f'<{here}?page={page + 1}>; rel="next"'} if len(shown) == 2 else {}
         self.answer(200 if url.path in self.LISTS else 404, shown, **more)
@@ -138,8 +166,8 @@ class Comments(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def host() -> Iterator[tuple[str, dict[int, str]]]:
-    """A host's URL, and the comments there: three of others to begin with."""
-    stored = {1: "Nice", 2: "Does the split hold?", 3: "> " + MARK}
+    """A host's URL, and the comments there: four of others to begin with."""
+    stored = {1: "Nice", 2: "Does the split hold?", 3: "> " + MARK, 4: f"{MARK}\nmine"}
     handler = type("Handler", (Comments,), {"stored": stored})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -175,11 +203,11 @@ def test_a_second_comment_takes_the_place_of_the_first(
     others = dict(stored)
     for text in ("first", "second"):
         post_comment(text, find_host(environment(url)))
-        assert stored == others | {4: f"{MARK}\n{text}"}
+        assert stored == others | {5: f"{MARK}\n{text}"}
     wrong = {k: "other" if v == "secret" else v for k, v in environment(url).items()}
     with pytest.raises(InputError, match=r"403.*token"):
         post_comment("third", find_host(wrong))
-    assert stored[4] == f"{MARK}\nsecond"
+    assert stored[5] == f"{MARK}\nsecond"
 
 
 def test_without_a_pull_request_or_a_token_it_is_refused() -> None:
@@ -189,7 +217,7 @@ def test_without_a_pull_request_or_a_token_it_is_refused() -> None:
         find_host(gitlab("http://127.0.0.1") | {"GITLAB_TOKEN": ""})
 
 
-def test_the_script_does_all_and_comments_though_something_fails(
+def test_the_script_does_all_and_gives_the_proposed_code_no_token(
     project: Project, host: tuple[str, dict[int, str]]
 ) -> None:
     environment = project.folder / ".venv"
@@ -199,22 +227,44 @@ def test_the_script_does_all_and_comments_though_something_fails(
     (environment / ".complete").touch()
     write_results(project.folder, 10, 0.55, "better")  # which the code does not give
     # Lint and tests, which take minutes, are those of this file's own run.
-    (project.folder / ".ci/run").write_text("#!/bin/sh\necho linted and tested; exit 3\n")
+    run = '#!/bin/sh\necho "linted and tested${GITHUB_TOKEN}${MY_SECRET}"; exit 3\n'
+    (project.folder / ".ci/run").write_text(run)
     project.write()
     git(project.folder, "add", "-A")
     git(project.folder, "commit", "-qm", "results")
     url, stored = host
-    done = project.run(".ci/pull-request", "HEAD", check=False, PYTHONPATH="", **github(url))
+    secrets = github(url) | {"MY_SECRET": "secret"}
+    done = project.run(".ci/pull-request", "HEAD", check=False, PYTHONPATH="", **secrets)
     assert done.returncode != 0
     tested, _, comment = done.stdout.partition("\n")
     assert tested == "linted and tested"
     assert comment.startswith("## Review of "), done.stderr
-    assert ": refused\n" in comment
+    assert ": `refused`\n" in comment
     assert rows(comment, "Found")
-    assert stored[4].rstrip("\n") == f"{MARK}\n{comment}".rstrip("\n")
-    # Each push runs it again.
-    project.run(sys.executable, "-m", "facet", "comment", "HEAD", "--post", **github(url))
     assert len(stored) == 4
-    workflow = (ROOT / ".github/workflows/pull-request.yml").read_text()
-    for step in ("run: .ci/run", '.ci/comment "$BASE"', 'facet comment "$BASE" --post'):
-        assert step in workflow
+    post = (sys.executable, "-m", "facet", "comment", "HEAD", "--post")
+    for _ in range(2):  # each push runs it again
+        project.run(*post, **github(url))
+        assert stored[5].rstrip("\n") == f"{MARK}\n{comment}".rstrip("\n")
+
+
+def test_only_a_job_of_the_base_has_a_token_that_may_write() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/pull-request.yml").read_text())["jobs"]
+    writing = [n for n, job in jobs.items() if "write" in job["permissions"].values()]
+    with_token = [n for n, job in jobs.items() if "github.token" in str(job)]
+    assert writing == with_token == ["comment"]
+    checkout = jobs["comment"]["steps"][0]["with"]
+    assert checkout["ref"] == "${{ github.event.pull_request.base.sha }}"
+    assert checkout["persist-credentials"] is False
+
+
+def test_no_workflow_hands_its_input_to_make() -> None:
+    """Make expands what a variable holds: `$(shell ...)` would be run."""
+    for file in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(file.read_text())["jobs"].values():
+            for step in job["steps"]:
+                inputs = [k for k, v in step.get("env", {}).items() if "inputs." in str(v)]
+                lines = [
+                    s for s in step.get("run", "").splitlines() if s.strip().startswith("make")
+                ]
+                assert not [line for line in lines if any(f"${name}" in line for name in inputs)]

@@ -140,7 +140,12 @@ def test_of_a_grid_with_a_run_that_fails_the_others_are_made(made: Project) -> N
 def test_what_params_yaml_no_longer_names_leaves_the_lock(made: Project) -> None:
     del made.parameters["experiments"]["dropped"], made.parameters["comparisons"]["dropout"]
     made.write()
-    made.run(*REPRO)
+    own = made.folder / "data/runs/best"
+    shutil.copytree(made.folder / "data/runs/dropped-0", own)
+    done = made.run(*REPRO)
+    assert sorted(p.name for p in (made.folder / "data/runs").iterdir()) == ["best", "plain-0"]
+    assert (own / "model.keras").exists()
+    assert "data/runs/best" in words_of(done.stdout)
     lock = yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
     assert list(lock) == [s for s in ALL if "dropped" not in s]
 
@@ -152,6 +157,21 @@ def test_what_params_yaml_no_longer_names_leaves_the_lock(made: Project) -> None
     made.parameters["seeds"] = []
     made.write()
     assert made.run(*REPRO, check=False).stderr.startswith("repro: params.yaml: seeds: ")
+
+
+def test_clean_removes_what_commands_made_and_nothing_else(made: Project) -> None:
+    own = ("data/mine/notes.txt", "data/runs/best.txt", "exports/mine/model.bin", "pictures/a.png")
+    for name in own:
+        (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.folder / name).touch()
+    made.run(sys.executable, "-m", "facet", "export", "plain-0", "--to", "onnx")
+    done = made.run(sys.executable, "-m", "facet", "clean")
+    assert set(own) <= words_of(done.stdout)
+    left = [p for name in ("data", "exports", "pictures") for p in (made.folder / name).rglob("*")]
+    assert sorted(str(p.relative_to(made.folder)) for p in left if p.is_file()) == sorted(own)
+    for name in (".ckpt", ".workers", "metrics/runs", "metrics/costs", "metrics/report.html"):
+        assert not (made.folder / name).exists()
+    assert made.ran() == []  # DVC's cache has all of it
 
 
 def test_new_data_need_no_code(new_data_project: Project) -> None:

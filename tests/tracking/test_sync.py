@@ -1,9 +1,11 @@
 """What waits is uploaded once and arrives whole, whatever the server did before; prune keeps it."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from wandb.sdk.lib import wbauth
 
 from facet.errors import InputError
 from facet.tracking import offline_records, sync, wandb_run
+from facet.tracking.prune import remove_uploaded
 from tests.helpers import KEY, Project, wait_until, wandb_environment
 from tests.tracking.helpers import (
     PATIENCE,
@@ -81,6 +84,50 @@ def test_prune_removes_what_is_uploaded_and_nothing_else(tmp_path: Path, server:
     assert offline_records.record_files(tmp_path / "wandb") == [waits]
     assert {str(p) for p in (tmp_path / ".wandb-data").rglob("*") if p.is_file()} == copies
     assert call(tmp_path, server.url).returncode == 0  # nothing it needs was taken
+
+
+def test_prune_leaves_what_other_projects_put_into_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "shared/artifacts/staging/tmp1"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    os.utime(theirs, (0, 0))
+    (tmp_path / "project/wandb").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "shared"))
+    remove_uploaded(Path("wandb"))
+    assert theirs.exists()
+
+
+def test_behind_a_proxy_the_server_is_asked_through_it(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's name is known to the proxy alone, as in many companies."""
+    seen = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            seen.append(self.path)
+            self.send_response(404 if "wandb.invalid" in self.path else 502)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid")
+    assert wandb_run.server_reachable()
+    assert seen == ["http://wandb.invalid/"]
+    monkeypatch.setenv("WANDB_BASE_URL", "http://nowhere.invalid")
+    assert not wandb_run.server_reachable()
+    proxy.shutdown()
+    proxy.server_close()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    assert wandb_run.server_reachable()
 
 
 def test_an_online_run_arrives_as_it_goes_and_evaluation_joins_it(
