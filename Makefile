@@ -46,7 +46,8 @@ $(STAMP): requirements.lock requirements-dev.lock requirements-cluster.lock requ
 	    requirements.lock requirements-dev.lock requirements-cluster.lock requirements-uv.lock
 	printf '%s\n' '#!$(abspath $(VENV))/bin/python' $(LAUNCHER) > $(VENV)/bin/facet
 	chmod +x $(VENV)/bin/facet
-	echo ../../../.. > $$(echo $(VENV)/lib/python*/site-packages)/facet.pth
+	for site in $(VENV)/lib/python*/site-packages; do \
+	    test ! -d $$site || echo ../../../.. > $$site/facet.pth; done
 	touch $@
 
 # Made anew where its Python has gone.

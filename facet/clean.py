@@ -24,10 +24,10 @@ def find_made() -> Iterator[Path]:
     yield from (
         Path(name) for name in lock_outputs() if name.startswith(("data/", "metrics/runs/"))
     )
-    for folder in Path("exports").glob("*/*"):
+    for folder in Path("exports").glob("*/*/"):
         if {p.name for p in folder.iterdir()} <= {export.ABOUT_FILE, *export.FILES.values()}:
             yield folder
-    for folder in Path("pictures").glob("*"):
+    for folder in Path("pictures").glob("*/"):
         yield from (folder / name for name in pictures.FILES)
     yield from Path("data").rglob(".*.part")  # of a stage that was killed
 

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 
-from facet.base.processor import instruction_limits
+from facet.base.processor import AVX512_LIMITS, LIMITS, instruction_limits
 
 # Where things are, the terminal, the devices, what the grid and a review tell a stage.
 PASSED = (
@@ -30,6 +30,7 @@ PASSED = (
     "TF_FORCE_GPU_ALLOW_GROWTH",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONUNBUFFERED",
+    "GIT_CONFIG_GLOBAL",  # who made a run, as git knows the user
     "DVC_ROOT",
     "DVC_STAGE",
     "FACET_CORES",
@@ -76,8 +77,12 @@ FOREIGN = (
     *("GIT_", "PYTHON", "KERAS_", "TF_", "XLA_", "MPL", "ONEDNN_", "DNNL_", "OPENBLAS_", "OMP_"),
     *("NPY_", "OPENCV_", "FSSPEC_", "DVC_EXP_", "LD_PRELOAD", "GLIBC_TUNABLES"),
 )
-# How git reaches a remote; no variable of another repository is among them.
-GIT_REMOTES = ("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_TERMINAL_PROMPT")
+# Where git's settings are and how it reaches a remote: nothing of another repository is among them.
+GIT = (
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"),
+    *("GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_TERMINAL_PROMPT"),
+    *("GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
+)
 
 
 def stage_environment(
@@ -87,6 +92,7 @@ def stage_environment(
     names = PASSED + OF_STAGE.get(stage, ())
     # A review has Python note what a stage reads; else no folder comes before the libraries.
     names += ("PYTHONPATH",) if "FACET_TRACE" in environment else ()
+    names += _free_limits()
     stores = STORES if stage == "download" else ()
     passed = {k: v for k, v in environment.items() if k in names or k.startswith(stores)}
     return passed | SETTINGS | instruction_limits() | {"PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"}
@@ -94,12 +100,14 @@ def stage_environment(
 
 def command_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of a command: the caller's, without those of FOREIGN programs."""
-    passed = {
-        k: v
-        for k, v in environment.items()
-        if k in (*PASSED, *GIT_REMOTES, "PYTHONPATH", "PYTHONUTF8") or not k.startswith(FOREIGN)
-    }
+    names = (*PASSED, *GIT, "PYTHONPATH", "PYTHONUTF8", *_free_limits())
+    passed = {k: v for k, v in environment.items() if k in names or not k.startswith(FOREIGN)}
     return passed | SETTINGS | instruction_limits()
+
+
+def _free_limits() -> tuple[str, ...]:
+    """The limits that a caller may set: where bytes are not promised, others than ours will do."""
+    return () if instruction_limits() else (*LIMITS, *AVX512_LIMITS)
 
 
 def enter(environment: dict[str, str], words: list[str]) -> None:

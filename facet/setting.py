@@ -39,7 +39,13 @@ def apply_setting(names: str) -> None:
     `git checkout params.yaml` undoes it.
     """
     tree, written = read_params(), YAML()
-    written.width = 10**6  # lines stay as long as they are
+    written.width = 10**6  # what does not change stays as it is written
+    written.indent(mapping=2, sequence=4, offset=2)
+    written.brace_single_entry_mapping_in_flow_sequence = True
+    written.representer.add_representer(
+        type(None),
+        lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null"),
+    )
     with PARAMS_FILE.open(encoding="utf-8") as file:
         commented = written.load(file)
     for setting in find_settings(names):

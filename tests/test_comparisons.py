@@ -122,8 +122,12 @@ def test_all_runs_come_together(project: Path) -> None:
     for run, share in runs.items():
         write(run, share)
     write("gone-0", 0.5)
+    outs = [{"path": name, "md5": "0"} for name in ("data/runs/gone-0", "metrics/runs/gone-0.json")]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"train@gone-0": {"outs": outs}}}))
+    write("mine-0", 0.5)
     compare.main()
     assert not list(project.glob("*/runs/gone*"))
+    assert len(list(project.glob("*/runs/mine*"))) == 2
     with open("metrics/runs.csv") as file:
         rows = list(csv.DictReader(file))
     assert [r["run"] for r in rows] == list(runs)

@@ -160,7 +160,7 @@ def test_what_params_yaml_no_longer_names_leaves_the_lock(made: Project) -> None
 
 
 def test_clean_removes_what_commands_made_and_nothing_else(made: Project) -> None:
-    own = ("data/mine/notes.txt", "data/runs/best.txt", "exports/mine/model.bin", "pictures/a.png")
+    own = ("data/mine/notes.txt", "exports/mine/model.bin", "pictures/a.png")
     for name in own:
         (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (made.folder / name).touch()
@@ -250,14 +250,16 @@ def test_the_grid_runs_without_what_linux_alone_has(made: Project) -> None:
     for stage in ("train@plain-0", "evaluate@plain-0"):
         del kept["stages"][stage]
     lock.write_text(yaml.safe_dump(kept))
-    done = made.run(*REPRO, "--run", "plain", PYTHONPATH=str(site))
+    # A review's variable lets Python's path through.
+    changed = {"PYTHONPATH": str(site), "FACET_TRACE": str(site)}
+    done = made.run(*REPRO, "--run", "plain", **changed)
     assert "docs/reproducibility.md" in words_of(done.stdout)
     assert file_sha256(stored / "model.keras") == expected
     manifest = json.loads((made.folder / "metrics/manifests/plain-0.json").read_text())
     assert not manifest["processor"]["same_bytes"]
     costs = json.loads((made.folder / "metrics/costs/plain-0.json").read_text())
     assert 100 << 20 < costs["peak_memory_bytes"] < 10 << 30
-    done = made.run(sys.executable, "-m", "facet", "serve", check=False, PYTHONPATH=str(site))
+    done = made.run(sys.executable, "-m", "facet", "serve", check=False, **changed)
     assert done.returncode == 1
     assert "Linux" in words_of(done.stderr)
 
