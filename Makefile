@@ -55,6 +55,8 @@ ifneq ($(shell test -x $(VENV)/bin/python || echo gone),)
 .PHONY: $(VENV)/pyvenv.cfg
 endif
 $(VENV)/pyvenv.cfg:
+	@test ! -e $(VENV) -o -e $@ || test -z "$$(ls -A $(VENV))" || { echo "make: $(VENV) is no" \
+	    "environment made by venv, and not empty: name another folder, or remove it" >&2; exit 1; }
 	@for python in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
 	    if $$python -c '$(SUPPORTED)' 2> /dev/null; then \
 	        echo "$$python -m venv --clear $(VENV)"; exec $$python -m venv --clear $(VENV); \

@@ -136,7 +136,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # How long an example takes says more of the machine than of the code.
-hypothesis.settings.register_profile("facet", deadline=None)
+hypothesis.settings.register_profile(
+    "facet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("facet")
 
 

@@ -26,7 +26,7 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self.folder, self.bin, self.calls = folder, folder / "bin", folder / "calls"
         self.bin.mkdir()
-        for name in ("make", "bash", "sh", "mkdir", "touch", "cp", "chmod"):
+        for name in ("make", "bash", "sh", "mkdir", "touch", "cp", "chmod", "ls"):
             (self.bin / name).symlink_to(str(shutil.which(name)))
         shutil.copy(ROOT / "Makefile", folder)
         for lock in ROOT.glob("requirements*.lock"):
@@ -84,6 +84,18 @@ def test_the_oldest_supported_python_is_taken_and_kept(folder: Folder) -> None:
     assert not any(" -m venv " in c for c in calls)
     (folder.folder / ".venv/bin/python").unlink()  # as after an upgrade of the system
     assert folder.made_with() == ["python3.12"]
+
+
+def test_a_folder_that_is_no_environment_is_not_emptied(folder: Folder) -> None:
+    folder.add("python3.12", "3.12")
+    (folder.folder / "mine").mkdir()
+    (folder.folder / "mine/notes.txt").touch()
+    status, output, calls = folder.make("VENV=mine")
+    assert status == 2
+    assert "mine" in words_of(output.splitlines()[0])
+    assert not any(" -m venv " in c for c in calls)
+    (folder.folder / "empty").mkdir()
+    assert folder.made_with("VENV=empty") == ["python3.12"]
 
 
 def test_another_version_is_refused_in_a_line_that_says_what_to_do(folder: Folder) -> None:

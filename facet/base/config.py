@@ -6,6 +6,7 @@ A stage calls `get_params` for the keys it declares in dvc.yaml and sees nothing
 import difflib
 import re
 import sys
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from facet.base.names import PARAMS_FILE, SPLITS, Metric
+from facet.base.names import PARAMS_FILE, RAW, SPLITS, Metric
 from facet.errors import InputError
 
 MOST_CHARACTERS, MOST_NODES = 4_000_000, 1_000_000  # of params.yaml, anchors spelt out
@@ -473,6 +474,12 @@ class Parameters(Strict):
             mine = [n for n, e in self.experiments.items() if e.dataset == name]
             for experiment in d.augment.experiments:
                 check_name(experiment, mine, at, "experiment on this data set")
+            for url in [d.source] if isinstance(d.source, str) else d.source:
+                if f"/{RAW.format(name)}/" in f"/{urllib.parse.unquote(url)}/":
+                    raise ValueError(
+                        f"datasets.{name}.source: {RAW.format(name)} is where DVC puts what is "
+                        "fetched, and removes what is there; move your files, to raw/ for example"
+                    )
         for name, c in self.comparisons.items():
             at = f"comparisons.{name}"
             sides = [(k, getattr(c, k)) for k in ("baseline", "candidate")]

@@ -238,6 +238,18 @@ def test_the_projects_own_parameters_hold(
     assert f"{experiment}-0" in run_names(check_params(read_params()))
 
 
+@pytest.mark.parametrize("source", ["file:///me/facet/data/x/raw", "data/x/raw/a.zip"])
+def test_a_source_where_dvc_removes_what_is_there_is_refused(source: str) -> None:
+    tree = small_parameters(source)
+    tree["datasets"] = {"x": tree["datasets"]["faces"]}
+    for experiment in tree["experiments"].values():
+        experiment["dataset"] = "x"
+    with pytest.raises(InputError, match=r"datasets\.x\.source: data/x/raw is where"):
+        check_params(tree)
+    tree["datasets"]["x"]["source"] = source.replace("data/x/raw", "raw/x")
+    check_params(tree)
+
+
 def test_a_setting_leaves_comments_and_changes_one_of_two_names_of_a_mapping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
