@@ -63,7 +63,7 @@ def find_tests(file: Path) -> dict[str, bool]:
     return found
 
 
-@pytest.mark.parametrize("page", ["reliability", "reproducibility", "cluster"])
+@pytest.mark.parametrize("page", ["reliability", "reproducibility", "review", "cluster"])
 def test_a_promise_has_its_test_and_make_test_a_form_of_it(page: str) -> None:
     """Tests are named by their file and, behind a colon, parts of their names."""
     files = {file.name: file for file in (ROOT / "tests").rglob("test_*.py")}
