@@ -79,6 +79,13 @@ def test_a_promise_has_its_test_and_make_test_a_form_of_it(page: str) -> None:
         assert any(tests[test] for some in found for test in some), f"{page}: {name}: {parts}"
 
 
+def test_no_recipe_opens_a_scheduler_to_its_network() -> None:
+    """Whoever reaches one without TLS runs what they like on its machines."""
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for line in re.findall(r"^dask (?:scheduler|worker).*", page.read_text(), re.M):
+            assert "--tls-ca-file" in line or "$TLS" in line or "127.0.0.1" in line, line
+
+
 def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
     """Facet's own: those of other programs have the program's name behind them."""
     texts = [

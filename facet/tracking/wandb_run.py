@@ -269,8 +269,10 @@ class Run:
             try:
                 import wandb
 
-                # A sweep's id, which a settings file may hold, would take the place of the run's.
-                wandb.setup().settings.sweep_id = None
+                # A sweep's id that was left in a settings file, or for a command, would have W&B
+                # take another id than this run's. A sweep's own run has the id that the agent gave.
+                if os.environ.get("WANDB_RUN_ID") != self.id:
+                    wandb.setup().settings.sweep_id = None
                 self._run = wandb.init(
                     id=self.id,
                     resume="allow",
