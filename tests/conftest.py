@@ -115,6 +115,7 @@ FIRST = (
     "test_stored_files.py",  # before the forests: it limits TensorFlow, which can be done once
     "test_forest.py",
     "test_pipeline.py",
+    "test_surroundings.py",
     "test_review.py",
 )
 
