@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-OURS = {"facet", "stages", "tests"}
+OURS = {"devtools", "facet", "stages", "tests"}
 # Which distributions a top-level module comes from; several share a namespace.
 DISTRIBUTIONS = metadata.packages_distributions()
 PROGRAM = re.compile(r"^(import|from) \w", re.M)

@@ -57,7 +57,7 @@ LIBRARIES = (
 
 
 # Variables that the libraries read when they are imported, and that stages may have differently.
-LIBRARY_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "TF_FORCE_GPU_ALLOW_GROWTH")
+LIBRARY_VARIABLES = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH")
 
 
 class StageServer:
