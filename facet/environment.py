@@ -8,6 +8,7 @@ git and the libraries.
 
 import locale
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -112,6 +113,12 @@ def _free_limits() -> tuple[str, ...]:
 
 def enter(environment: dict[str, str], words: list[str]) -> None:
     """Give this process `environment`, by starting `python` with `words` anew where need be."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, how a child ended cannot be told
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # closed: the next file would be opened in its place
+            os.dup2(nothing := os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+            os.close(nothing) if nothing != number else None
     before = {k for k, v in os.environ.items() if v and k.startswith(READ_AT_START)}
     reads_utf8 = sys.flags.utf8_mode or locale.getencoding().lower() == "utf-8"
     if before - set(environment) or not reads_utf8:

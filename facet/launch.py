@@ -97,7 +97,7 @@ def launch_stage(name: str, words: list[str]) -> None:
     if status is None:
         status = _run_in_child(name, words)
     if file := os.environ.get(TIMINGS_VARIABLE):
-        with open(file, "a") as timings:
+        with contextlib.suppress(OSError), open(file, "a") as timings:
             seconds = time.monotonic() - started
             timings.write(f"{'@'.join([name, *words[:1]])}\t{seconds:.3f}\n")
     sys.exit(status if status >= 0 else 128 - status)
@@ -186,9 +186,12 @@ def errors_in_a_line(name: str) -> Iterator[None]:
     except MemoryError:
         _fail(name, OUT_OF_MEMORY)
     except ImportError as e:
-        if not any(reason in str(e) for reason in ("map segment", "allocate memory")):
-            raise
-        _fail(name, OUT_OF_MEMORY)
+        if any(reason in str(e) for reason in ("map segment", "allocate memory")):
+            _fail(name, OUT_OF_MEMORY)
+        if path := os.environ.get("LD_LIBRARY_PATH"):
+            reason = str(e).strip().splitlines()[-1]
+            _fail(name, f"LD_LIBRARY_PATH={path}: a library there cannot be used: {reason}")
+        raise
     except SystemError as e:  # as Python's own import ends where memory does
         if not re.search("without (setting an exception|exception set)", str(e)):
             raise
@@ -218,7 +221,8 @@ def _run_in_child(name: str, words: list[str]) -> int:
         die_with(parent)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = [name, *words]
-        runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
+        with errors_in_a_line(name):
+            runpy.run_module(f"stages.{name}", run_name="__main__", alter_sys=True)
         sys.exit(0)
     die_with(os.getppid())
 

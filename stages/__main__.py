@@ -1,6 +1,13 @@
 """What DVC runs: `python -m stages NAME ITEM`, warm where a stage server is up, the same bytes."""
 
+import os
 import sys
+
+# Before any other import, which a folder on Python's path may have in another's place. A review has
+# Python note from there what a stage reads.
+if os.environ.get("PYTHONPATH") and "FACET_TRACE" not in os.environ:
+    del os.environ["PYTHONPATH"]
+    os.execv(sys.executable, [sys.executable, "-m", "stages", *sys.argv[1:]])
 
 from facet.environment import enter, stage_environment
 from facet.launch import find_stage, launch_stage

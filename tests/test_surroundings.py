@@ -98,7 +98,8 @@ HOSTILE = {
     ),
     "no folder on the path": Surroundings({"PYTHONSAFEPATH": "1"}),
     "other modules on the path": Surroundings(
-        {"PYTHONPATH": "{home}/lib"}, {"lib/numpy.py": SHADOW, "lib/yaml.py": SHADOW}
+        {"PYTHONPATH": "{home}/lib"},
+        {"lib/numpy.py": SHADOW, "lib/yaml.py": SHADOW, "lib/argparse.py": SHADOW},
     ),
     "warnings are errors": Surroundings({"PYTHONWARNINGS": "error"}),
     "no assertions and docstrings": Surroundings({"PYTHONOPTIMIZE": "2"}),
@@ -346,3 +347,54 @@ def test_gits_answers_do_not_depend_on_the_callers(
     (tmp_path / "there/näme").touch()
     listed = call_git("status", "--porcelain", at=tmp_path / "there").stdout
     assert listed == "?? näme\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        (".gitconfig", "[core", {"dvc"}),
+        (".gitconfig", "[core]\nexcludesFile = {home}/ignored\n", {"dvc.yaml", "git"}),
+        (".config/dvc/config", "nonsense[", {"dvc", "config"}),
+    ],
+)
+def test_settings_that_cannot_be_overruled_are_a_line(
+    project: Project, tmp_path: Path, file: str, text: str, named: set[str]
+) -> None:
+    several = Surroundings({}, {file: text, "ignored": "*.yaml\n"})
+    done = project.run(*REPRO, check=False, cold=True, **surround(tmp_path / "home", several))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert named <= words_of(line.replace("'", " "))
+
+
+def test_how_a_process_was_started_does_not_matter(prepared: Project, tmp_path: Path) -> None:
+    """As supervisors start one: children's ends ignored, a stream closed, timings to nowhere."""
+    start = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.close(0);"
+    start += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    stage = ("-m", "stages", "augment", "plain")
+    words = (sys.executable, "-c", start, *stage)
+    done = prepared.run(*words, cold=True, FACET_TIMINGS=str(tmp_path / "none/timings"))
+    assert done.stderr == ""
+
+
+def test_a_library_that_cannot_be_loaded_is_a_line(prepared: Project, tmp_path: Path) -> None:
+    (tmp_path / "libstdc++.so.6").write_text("x")
+    words = (sys.executable, "-m", "stages", "augment", "plain")
+    done = prepared.run(*words, check=False, cold=True, LD_LIBRARY_PATH=str(tmp_path))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"augment: LD_LIBRARY_PATH={tmp_path}: ")
+
+
+def test_a_list_of_fonts_in_the_home_folder_changes_no_picture(
+    made: Project, tmp_path: Path
+) -> None:
+    kept = made.folder / "data/evaluations/plain-0"
+    expected = md5(kept)
+    home = {"HOME": str(tmp_path)}
+    find = "from matplotlib import font_manager; print(font_manager.json.dumps(0))"
+    made.run(sys.executable, "-c", find, cold=True, **home)
+    (listed,) = (tmp_path / ".cache/matplotlib").glob("fontlist-*.json")
+    listed.write_text(listed.read_text().replace("DejaVuSans.ttf", "DejaVuSerif.ttf"))
+    made.run(sys.executable, "-m", "stages", "evaluate", "plain-0", cold=True, **home)
+    assert md5(kept) == expected

@@ -1,5 +1,6 @@
 """Draw a run's pictures: its data, its curves, its answers. Pure: arrays in, PNG files out."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,6 +19,10 @@ from facet.formats import HeadMetrics, RunMetrics
 RIGHT, WRONG, BLUE = "#1b7837", "#b2182b", "#2166ac"
 TILE = 108  # pixels
 MOST_NAMED = 60  # classes that an axis names each; of more every so many, and the title says so
+# The font that comes with Matplotlib alone: a list of fonts in the home folder may name others.
+font_manager.fontManager.ttflist.clear()
+for _font in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"):
+    font_manager.fontManager.addfont(f"{matplotlib.get_data_path()}/fonts/ttf/{_font}")
 matplotlib.rcdefaults()  # whatever a file `matplotlibrc` here or in the home folder says
 matplotlib.rcParams.update(
     {
@@ -72,8 +78,10 @@ def _save(figure: Any, path: Path) -> None:
     if isinstance(figure, Image.Image):
         figure.save(path)
         return
-    # Without the version in it, the file changes only when the picture does.
-    figure.savefig(path, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a box is drawn in its place
+        # Without the version in it, the file changes only when the picture does.
+        figure.savefig(path, metadata={"Software": None})
 
 
 def _named(classes: Sequence[str]) -> tuple[range, list[str], str]:

@@ -35,8 +35,14 @@ def changed_stages(allow_missing: bool = False) -> set[str]:
     try:
         with Repo() as repo:
             found = repo.status()
-    except DvcException as e:
-        raise InputError(f"dvc status failed: {e}") from None
+            stages = repo.index.stages
+    except (DvcException, ValueError) as e:  # a ValueError of git's settings
+        raise InputError(f"dvc status failed: {' '.join(str(e).split())}") from None
+    if not stages:
+        raise InputError(
+            "dvc.yaml: DVC finds no stage; do git's settings ignore the file? "
+            "(git check-ignore --verbose dvc.yaml)"
+        )
     if not allow_missing:
         return set(found)
     return {stage for stage, changes in found.items() if not all(map(_is_missing, changes))}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from facet.base.names import PARAMS_FILE
 from facet.errors import InputError
-from facet.git import run_git
+from facet.git import call_git, run_git
 
 WORKERS = Path(".workers")
 RUNNING = WORKERS / "running"  # held by the process that has the workers
@@ -61,7 +61,9 @@ def sync_worktree(folder: Path, root: Path, params: str = "", notes: Path | None
 
     listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     try:
-        head = run_git("rev-parse", "HEAD", at=root)
+        head = call_git("rev-parse", "--verify", "--quiet", "HEAD", at=root).stdout.strip()
+        if not head:
+            raise InputError("the repository has no commit yet; make a first one")
         ours = [
             f for f in set(run_git(*listed, at=root).split("\0")) - {""} if (root / f).is_file()
         ]

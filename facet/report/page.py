@@ -482,7 +482,7 @@ def make_gallery(name: str, results: Results, data: list[StoredData]) -> Gallery
                         test.names[i].item(),
                         h["classes"][y[i]],
                         h["classes"][predicted[i]],
-                        round(float(sure[i]) * 100),
+                        round(float(np.nan_to_num(sure[i])) * 100),
                     )
                     for i in chosen
                 ]

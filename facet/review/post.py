@@ -92,7 +92,11 @@ def _own_name(host: Host) -> str:
         answer = requests.get(host.user, headers=host.headers, timeout=30, allow_redirects=False)
     except requests.RequestException as e:
         raise InputError(f"GET {host.user}: {e}; is the host up?") from None
-    return _author({"user": answer.json()}) if answer.ok else RUNNER
+    if answer.status_code in (401, 403, 404):  # it may not ask
+        return RUNNER
+    if not answer.ok:
+        raise InputError(f"GET {host.user}: answers {answer.status_code}; try again later")
+    return _author({"user": answer.json()})
 
 
 def _ask(host: Host, method: str, url: str, data: Any = None) -> requests.Response:

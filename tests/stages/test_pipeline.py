@@ -161,16 +161,19 @@ def test_what_params_yaml_no_longer_names_leaves_the_lock(made: Project) -> None
 
 def test_clean_removes_what_commands_made_and_nothing_else(made: Project) -> None:
     own = ("data/mine/notes.txt", "exports/mine/model.bin", "pictures/a.png")
+    own += ("data/runs/plain-0/notes.txt", "data/.mine.part", "metrics/costs/mine.txt")
     for name in own:
         (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (made.folder / name).touch()
     made.run(sys.executable, "-m", "facet", "export", "plain-0", "--to", "onnx")
     done = made.run(sys.executable, "-m", "facet", "clean")
     assert set(own) <= words_of(done.stdout)
-    left = [p for name in ("data", "exports", "pictures") for p in (made.folder / name).rglob("*")]
+    folders = ("data", "metrics/costs", "exports", "pictures")
+    left = [p for name in folders for p in (made.folder / name).rglob("*")]
     assert sorted(str(p.relative_to(made.folder)) for p in left if p.is_file()) == sorted(own)
-    for name in (".ckpt", ".workers", "metrics/runs", "metrics/costs", "metrics/report.html"):
+    for name in (".ckpt", ".workers", "metrics/runs", "metrics/manifests", "metrics/report.html"):
         assert not (made.folder / name).exists()
+    (made.folder / "data/runs/plain-0/notes.txt").unlink()
     assert made.ran() == []  # DVC's cache has all of it
 
 
