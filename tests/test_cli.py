@@ -52,7 +52,7 @@ print(json.dumps(found))
 def look_at_help(program: str, names: Sequence[str], folder: Path) -> dict[str, tuple[str, list]]:
     """By name: its help, and the heavy modules that are imported when it was printed."""
     words = [sys.executable, "-c", WATCHED, program, *names]
-    done = run_program(*words, folder=folder, cold=True)
+    done = run_program(*words, folder=folder, cold=True, PYTHONPATH="")
     assert (done.returncode, done.stderr) == (0, "")
     assert list(folder.iterdir()) == []
     found: dict[str, tuple[str, list]] = json.loads(done.stdout)
