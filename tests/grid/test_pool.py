@@ -107,9 +107,9 @@ def test_no_worker_outlives_a_coordinator_that_is_killed(tmp_path: Path) -> None
     words = [sys.executable, str(program)]
     env = os.environ | {"PYTHONPATH": str(Path.cwd())}
     output = tmp_path / "output"  # a pipe would stay open with the worker
-    with output.open("w") as file:
-        done = subprocess.run(words, env=env, stdout=file, stderr=subprocess.STDOUT)
-    assert done.returncode == -signal.SIGKILL, output.read_text()
+    with output.open("w") as file, (tmp_path / "errors").open("w") as errors:
+        done = subprocess.run(words, env=env, stdout=file, stderr=errors)
+    assert done.returncode == -signal.SIGKILL, (tmp_path / "errors").read_text()
     wait_for_end(int(output.read_text()))
 
 
