@@ -159,6 +159,13 @@ def test_what_params_yaml_no_longer_names_leaves_the_lock(made: Project) -> None
     assert made.run(*REPRO, check=False).stderr.startswith("repro: params.yaml: seeds: ")
 
 
+def test_embedded_data_are_drawn_by_their_stage(project: Project) -> None:
+    project.parameters["datasets"]["faces"]["source"] = "embedded:wine"
+    project.write()
+    project.stage("download faces")
+    assert list((project.folder / "data/faces/raw").glob("*.csv"))
+
+
 def test_clean_removes_what_commands_made_and_nothing_else(made: Project) -> None:
     own = ("data/mine/notes.txt", "exports/mine/model.bin", "pictures/a.png")
     own += ("data/runs/plain-0/notes.txt", "data/.mine.part", "metrics/costs/mine.txt")
