@@ -111,14 +111,24 @@ def _free_limits() -> tuple[str, ...]:
     return () if instruction_limits() else (*LIMITS, *AVX512_LIMITS)
 
 
+def open_closed_streams() -> None:
+    """Open a standard stream that is closed to nowhere: the next file would take its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            if opened != number:
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def enter(environment: dict[str, str], words: list[str]) -> None:
-    """Give this process `environment`, by starting `python` with `words` anew where need be."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, how a child ended cannot be told
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # closed: the next file would be opened in its place
-            os.dup2(nothing := os.open(os.devnull, os.O_RDWR), number)
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
-            os.close(nothing) if nothing != number else None
+    """Give this process `environment`, by starting `python` with `words` anew where need be.
+
+    Also what a caller may have taken: the three streams, and to be told how children end.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    open_closed_streams()
     before = {k for k, v in os.environ.items() if v and k.startswith(READ_AT_START)}
     reads_utf8 = sys.flags.utf8_mode or locale.getencoding().lower() == "utf-8"
     if before - set(environment) or not reads_utf8:

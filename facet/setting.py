@@ -34,7 +34,7 @@ def lay_over(tree: dict[str, Any], change: dict[str, Any]) -> None:
 
 
 def apply_setting(names: str) -> None:
-    """Write settings/NAME.yaml into params.yaml, key by key, NAMES with commas.
+    """Write settings/NAME.yaml into params.yaml, key by key; several NAMES with commas.
 
     `git checkout params.yaml` undoes it.
     """

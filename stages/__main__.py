@@ -5,7 +5,7 @@ import sys
 
 # Before any other import, which a folder on Python's path may have in another's place. A review has
 # Python note from there what a stage reads.
-if os.environ.get("PYTHONPATH") and "FACET_TRACE" not in os.environ:
+if __name__ == "__main__" and os.environ.get("PYTHONPATH") and "FACET_TRACE" not in os.environ:
     del os.environ["PYTHONPATH"]
     os.execv(sys.executable, [sys.executable, "-m", "stages", *sys.argv[1:]])
 
